@@ -1,0 +1,28 @@
+# Each target only forwards to a script or a tool. ARGS is handed on: make test ARGS="-k relay -x"
+PY := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint services services-stop
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' Makefile | column -t -s '|'
+
+demo: .venv/.ready ## run the shop with its relay and consumers (ARGS="--seconds 15 --headless")
+	@$(PY) manage.py outbox_demo --settings=settings.demo $(ARGS)
+
+test: .venv/.ready ## start real servers, run every test, stop them, say what was real
+	@$(PY) -m tests.services run -- $(PY) -m pytest $(ARGS)
+
+lint: .venv/.ready ## style, types, and who may import whom
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+services: .venv/.ready ## start the servers and leave them running (addresses: .services.env)
+	@$(PY) -m tests.services start
+
+services-stop: .venv/.ready ## stop them
+	@$(PY) -m tests.services stop
+
+.venv/.ready: requirements.txt .ci/venv
+	@.ci/venv

@@ -1,0 +1,16 @@
+#!/usr/bin/env python
+"""Django's command line. Without DJANGO_SETTINGS_MODULE it uses the embedded settings, which need no server."""
+
+import os
+import sys
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings.local")
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(sys.argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""The port that every broker driver of the producing half implements."""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import importlib.util
+import os
+import threading
+import typing
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+from outbox.exceptions import BrokerError, InvalidBroker
+from outbox.wire import Message
+
+T = TypeVar("T")
+
+Address = Mapping[str, str]
+"""Where a message goes, in the driver's words; an empty one means: the topic."""
+
+
+class Status(enum.Enum):
+    """What the broker answered about one message."""
+
+    ACKED = "acked"
+    """The broker has taken responsibility for this very message."""
+    NACKED = "nacked"
+    """The broker refused it: the message's fault, or its queue's."""
+    RETURNED = "returned"
+    """Nobody was bound to receive it."""
+    UNKNOWN = "unknown"
+    """No verdict: it may be on the broker or not, and is handed over again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """The broker's answer for one submission; ``reason`` says why it is no ACKED."""
+
+    message_id: uuid.UUID
+    status: Status
+    reason: str = ""
+
+
+class Publisher:
+    """One connection to one broker, for one thread of one process.
+
+    The contract:
+
+    1. Each submission gets exactly one `Confirm`, in any order, or the connection fails. ACKED is
+       only ever said of that very message. So no id is submitted again before its answer.
+    2. A lost connection raises `BrokerUnavailable` from any method; everything in flight is then
+       unknown and the publisher is closed. Any doubt counts as lost. `BrokerMisconfigured` is the
+       same with a cause that waiting does not cure; from `submit` or `confirms` it says that one
+       of the messages in flight made the broker break off: fewer at a time will show which.
+    3. No third-party exception leaves the driver; the cause stays in ``__cause__``.
+    4. No driver decides about retries, and none keeps a message after `close`.
+    5. Nothing is opened or imported before `open`; use in a forked child raises `BrokerError`.
+    """
+
+    reports_unroutable: ClassVar[bool] = False
+    """Does the broker tell us that nobody was bound?"""
+    window: int = 1000
+    """How many submissions may be unanswered."""
+    window_bytes: int = 2 * 1024 * 1024
+    """How many bytes of bodies may be unanswered, so that neither side blocks on a full socket."""
+
+    def __init__(self, alias: str, url: str, options: Mapping[str, object]) -> None:
+        """Keep the settings of this alias. Raises `InvalidBroker` for options that are wrong."""
+        self.alias = alias
+        self.url = url
+        self.options = options
+        self._pid = os.getpid()
+        self._thread = threading.get_ident()
+
+    def open(self) -> None:
+        """Connect; does nothing when connected.
+
+        Raises `BrokerUnavailable`, or `BrokerMisconfigured` when the broker refuses us.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Drop the connection and what is in flight. Never raises."""
+        raise NotImplementedError
+
+    def submit(self, message: Message, address: Address) -> None:
+        """Hand over one message and do not wait for the answer."""
+        raise NotImplementedError
+
+    def confirms(self, timeout: float) -> list[Confirm]:
+        """The answers that have come; wait at most ``timeout`` seconds for the first.
+
+        Also keeps an idle connection alive, so an idle owner calls it every few seconds.
+        """
+        raise NotImplementedError
+
+    def _check_owner(self) -> None:
+        """Raise `BrokerError` in another process or thread than the one that made the publisher.
+
+        A socket or librdkafka handle shared over fork() loses or mixes messages silently (R11,
+        F1), and so does one that two threads share (R10).
+        """
+        if self._is_inherited():
+            message = (
+                f"The publisher of broker {self.alias!r} was made in process {self._pid} and is "
+                f"used in its child {os.getpid()}: make publishers after the fork."
+            )
+            raise BrokerError(message)
+        if self._thread != threading.get_ident():
+            message = (
+                f"The publisher of broker {self.alias!r} is used in another thread than the one "
+                "that made it: take one from outbox.brokers.publishers in each thread."
+            )
+            raise BrokerError(message)
+
+    def _is_inherited(self) -> bool:
+        """Is this a forked child, to which the connection does not belong?"""
+        return self._pid != os.getpid()
+
+
+def require_client(alias: str, module: str, extra: str) -> None:
+    """Raise `InvalidBroker` when a broker's client is not installed; import nothing."""
+    if importlib.util.find_spec(module) is None:
+        message = (
+            f"OUTBOX['BROKERS'][{alias!r}] needs {module}, which is not installed. "
+            f'Run: pip install "django-outbox-inbox[{extra}]"'
+        )
+        raise InvalidBroker(message)
+
+
+def read_options(alias: str, options: Mapping[str, object], into: Callable[..., T]) -> T:
+    """Build the dataclass of a driver's own options.
+
+    Raises `InvalidBroker` for an unknown key, with the nearest match, and for a wrong type.
+    """
+    path = f"OUTBOX['BROKERS'][{alias!r}]['OPTIONS']"
+    hints = typing.get_type_hints(into)
+    for key, value in options.items():
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(hints)}."
+            message = f"{path}[{key!r}] is not an option of this backend. {hint}"
+            raise InvalidBroker(message)
+        if not _fits(value, hints[key]):
+            default = getattr(into(), key)
+            message = f"{path}[{key!r}] is {value!r}; it must be like its default, {default!r}."
+            raise InvalidBroker(message)
+    return into(**options)
+
+
+def _fits(value: object, hint: object) -> bool:
+    kinds = typing.get_args(hint) or (hint,)
+    # A bool is an int to Python and a mistake to a person.
+    return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)

@@ -1,0 +1,243 @@
+"""The relay: claim, submit, collect, settle. The one place where a row becomes a submission."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final
+
+from django.db import InterfaceError, OperationalError, connections
+
+from outbox import routes
+from outbox.brokers import publishers
+from outbox.brokers.base import Publisher
+from outbox.conf import MARGIN, get_settings
+from outbox.exceptions import BrokerError, BrokerUnavailable, LeaseLost
+from outbox.relay.pacing import Pacing
+from outbox.relay.report import DrainReport
+from outbox.relay.window import Window
+from outbox.store import Entry, Failed, Lease, stores
+
+logger = logging.getLogger("outbox.relay")
+
+_PAGES_A_VISIT: Final = 10
+"""Pages after which a lane is given back, so that a long one does not keep the others waiting."""
+_LOOK_AGAIN: Final = 0.02
+"""Seconds between two looks while a drain lingers."""
+
+
+class Relay:
+    """Drains one broker's messages of one database.
+
+    Any number of relays may work at once: a lane belongs to one of them at a time, and each write
+    is fenced by that lane's lease. No database transaction is open while the network is used.
+    For one thread; `drain` reports an outage of broker or database, and does not raise it.
+    """
+
+    def __init__(self, broker: str, using: str, publisher: Publisher | None = None) -> None:
+        """``broker`` is an alias of OUTBOX['BROKERS'], ``using`` a database alias.
+
+        ``publisher`` replaces the alias's own one, for tests.
+        """
+        self.broker = broker
+        self.using = using
+        self._owner = uuid.uuid4()
+        self._settings = get_settings()
+        self._store = stores[using]
+        self._publisher = publisher or publishers[broker]
+        self._opened = False
+        self._pacing = Pacing(f"Relay of broker {broker!r}", self._settings.poll)
+
+    def run(self, stop: threading.Event, report: DrainReport) -> None:
+        """Drain until ``stop`` is set, adding to ``report``.
+
+        A broker or database that goes away never ends it: it pauses, says so once, and goes on.
+        """
+        while not stop.is_set():
+            done = self.drain(stop)
+            report.add(done)
+            if done.outage:
+                stop.wait(self._pacing.paused())
+            else:
+                stop.wait(self._pacing.idle(something=bool(done.claimed)))
+        self.close()
+
+    def drain(
+        self,
+        stop: threading.Event | None = None,
+        seconds: float = math.inf,
+        linger: float = 0.0,
+    ) -> DrainReport:
+        """Hand over what is due until nothing is left for this relay.
+
+        Begins no page after ``seconds``, or when ``stop`` is set. Goes on looking for ``linger``
+        seconds after the last message.
+        """
+        report = DrainReport()
+        if self._pacing.paused() > 0:
+            report.outage = "paused after an outage"
+            return report
+        began = quiet_since = time.monotonic()
+        stop = stop or threading.Event()
+        try:
+            while not stop.is_set() and time.monotonic() - began < seconds:
+                if self._round(report, stop):
+                    quiet_since = time.monotonic()
+                elif time.monotonic() - quiet_since >= linger:
+                    break
+                else:
+                    stop.wait(_LOOK_AGAIN)
+        except (BrokerError, OperationalError, InterfaceError) as error:
+            report.outage = f"{type(error).__name__}: {error}"
+            self._pacing.failed(error)
+            self.close()
+        else:
+            self._pacing.worked()
+        report.seconds = time.monotonic() - began
+        return report
+
+    def waiting(self) -> bool:
+        """Whether anything is due, for this relay or for another one."""
+        return bool(self._store.busy_lanes(self.broker, self._settings.lanes))
+
+    def close(self) -> None:
+        """Drop the broker's connection, and the database's where no transaction uses it."""
+        self._opened = False
+        self._publisher.close()
+        connection = connections[self.using]
+        if not connection.in_atomic_block:
+            connection.close()
+
+    def _round(self, report: DrainReport, stop: threading.Event) -> bool:
+        """Visit each lane that has something to do; whether anything was claimed."""
+        before = report.claimed
+        lanes = self._store.busy_lanes(self.broker, self._settings.lanes)
+        if not lanes:
+            self._keep_alive()
+        for lane in lanes:
+            if stop.is_set():
+                break
+            # Connected before the lane is taken: an unreachable broker must not hold a lease.
+            self._connect()
+            held = self._store.acquire(
+                self.broker, lane, self._settings.lanes, self._owner, self._settings.lease
+            )
+            if held is not None:
+                self._visit(held, report, stop)
+        return report.claimed > before
+
+    def _visit(self, held: Lease, report: DrainReport, stop: threading.Event) -> None:
+        try:
+            for visit in range(_PAGES_A_VISIT):
+                page = self._claim(held)
+                if not page:
+                    self._store.give_back(held)
+                    return
+                window = self._window(page)
+                outage = self._hand_over(window, held)
+                last = (
+                    outage is not None
+                    or stop.is_set()
+                    or len(page) < self._settings.batch_size
+                    or visit == _PAGES_A_VISIT - 1
+                )
+                lease = timedelta(0) if last else self._settings.lease
+                held = self._store.settle(held, window.outcomes, lease)
+                report.settled(len(page), window.outcomes)
+                if outage is not None:
+                    raise outage
+                if last:
+                    return
+        except LeaseLost as error:
+            report.fenced += 1
+            logger.warning("%s", error)
+
+    def _claim(self, held: Lease) -> list[Entry]:
+        due = self._store.due(held, self._settings.batch_size)
+        return due + self._store.claim(held, self._settings.batch_size - len(due))
+
+    def _window(self, page: list[Entry]) -> Window:
+        return Window(page, self._judge, self._publisher.window, self._publisher.window_bytes)
+
+    def _hand_over(self, window: Window, held: Lease) -> BrokerError | None:
+        """Submit and collect until the window is answered; the outage, if one ended it."""
+        confirm_timeout = self._settings.confirm_timeout.total_seconds()
+        # What is submitted by then is answered or given up while there is time to settle.
+        give_up = held.expires - MARGIN.total_seconds()
+        submit_until = give_up - confirm_timeout
+        try:
+            self._connect()
+            while window:
+                now = time.monotonic()
+                if now >= submit_until:
+                    window.stop()
+                self._submit(window)
+                self._collect(window, min(now + confirm_timeout, give_up))
+        except BrokerError as error:
+            return error
+        return BrokerUnavailable(window.doubt) if window.doubt else None
+
+    def _submit(self, window: Window) -> None:
+        while (entry := window.next()) is not None:
+            try:
+                self._publisher.submit(entry.message, self._address(entry))
+            except BrokerError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, this message caused it
+                # Half of it may have been written, so the connection is of no more use.
+                window.fail(entry, type(error).__name__, str(error))
+                window.abandon()
+                self._opened = False
+                self._publisher.close()
+
+    def _collect(self, window: Window, deadline: float) -> None:
+        """Take the answers that come first; raise if none comes by ``deadline``."""
+        if not window:
+            return
+        confirms = self._publisher.confirms(max(0.0, deadline - time.monotonic()))
+        if not confirms and time.monotonic() >= deadline:
+            message = (
+                f"Broker {self.broker!r} did not answer within CONFIRM_TIMEOUT "
+                f"({self._settings.confirm_timeout}); what is unanswered is sent again."
+            )
+            raise BrokerUnavailable(message)
+        for confirm in confirms:
+            window.take(confirm)
+
+    def _address(self, entry: Entry) -> Mapping[str, str]:
+        route = routes.resolve(entry.message.topic)
+        # The row keeps the broker that its route named at publish, whatever routes say today.
+        return route.address if route.broker == self.broker else {}
+
+    def _judge(self, entry: Entry, error_class: str, error: str) -> Failed:
+        attempts = entry.attempts + 1
+        if attempts < self._settings.max_attempts:
+            return Failed(error_class, error, self._settings.backoff.delay(attempts))
+        logger.error(
+            "Message %s (%s) is dead after %d attempts: %s",
+            entry.message.id,
+            entry.message.topic,
+            attempts,
+            error,
+        )
+        return Failed(error_class, error, None)
+
+    def _connect(self) -> None:
+        self._keep_alive()
+        if not self._opened:
+            self._publisher.open()
+            self._opened = True
+
+    def _keep_alive(self) -> None:
+        """Serve the idle connection; one that died while idle is no outage yet."""
+        if self._opened:
+            try:
+                self._publisher.confirms(0)
+            except BrokerUnavailable:
+                self._opened = False
+                self._publisher.close()

@@ -1,0 +1,172 @@
+"""All SQL of the outbox, in the form that every database understands (engine H: pending rows).
+
+A publisher inserts message and todo row in its own transaction. A relay takes a lane by a lease,
+reads the lane's pages and, once the broker has answered, settles a page in one short transaction
+whose first statement is the fence.
+"""
+
+from __future__ import annotations
+
+import uuid
+import zlib
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Final
+
+from django.db import connections, transaction
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from outbox.models import OutboxMessage, OutboxTodo, TodoState
+from outbox.store.lanes import SLOTS, Lanes
+from outbox.store.types import Done, Entry, Failed, Lease, Outcomes, Parked
+from outbox.wire import Message
+
+_ERROR_LENGTH: Final = 2000
+
+# One look-up a slot, whatever the backlog: a DISTINCT would walk all of it.
+_BUSY_SLOTS: Final = f"""
+SELECT s.slot FROM ({" UNION ALL ".join(f"SELECT {slot} AS slot" for slot in range(SLOTS))}) s
+WHERE EXISTS (SELECT 1 FROM outbox_todo t WHERE t.broker = %s AND t.state = 0 AND t.slot = s.slot)
+UNION
+SELECT t.slot FROM outbox_todo t WHERE t.broker = %s AND t.state = 1 AND t.due_at <= {{now}}
+"""
+
+
+def slot_of(message: Message) -> int:
+    """The slot of a message: by its key, so that one key has one slot; else by its id."""
+    text = message.key.encode() if message.key else message.id.bytes
+    return zlib.crc32(text) % SLOTS
+
+
+class Store:
+    """The verbs of one database. Every comparison of times uses that database's clock."""
+
+    now: str
+    """SQL: the database's time when the expression is evaluated, not when the transaction began."""
+    later: str
+    """SQL: ``now`` plus one parameter in seconds."""
+
+    def __init__(self, alias: str) -> None:
+        """The store of a database alias."""
+        self.alias = alias
+
+    def add(self, messages: Sequence[tuple[Message, str]]) -> None:
+        """Write messages, each with its broker's alias, in the caller's transaction."""
+        rows = [
+            OutboxMessage(
+                id=message.id,
+                created_at=message.time,
+                slot=slot_of(message),
+                broker=broker,
+                topic=message.topic,
+                source=message.source,
+                key=message.key,
+                content_type=message.content_type,
+                headers=dict(message.headers),
+                body=message.body,
+            )
+            for message, broker in messages
+        ]
+        stored = OutboxMessage.objects.using(self.alias).bulk_create(rows)
+        self._todo().bulk_create(
+            OutboxTodo(seq=row.seq, broker=row.broker, slot=row.slot, key=row.key) for row in stored
+        )
+
+    def busy_lanes(self, broker: str, lanes: int) -> list[int]:
+        """The lanes that have something to hand over now."""
+        with connections[self.alias].cursor() as cursor:
+            cursor.execute(_BUSY_SLOTS.format(now=self.now), [broker, broker])
+            return sorted({slot % lanes for (slot,) in cursor.fetchall()})
+
+    def acquire(
+        self, broker: str, lane: int, lanes: int, owner: uuid.UUID, lease: timedelta
+    ) -> Lease | None:
+        """Take a lane whose lease has ended; None while another relay holds it."""
+        return self._lanes().acquire(broker, lane, lanes, owner, lease)
+
+    def give_back(self, held: Lease) -> None:
+        """End a lease, so that the next relay need not wait for it. Raises `LeaseLost`."""
+        self._lanes().move(held, timedelta(0))
+
+    def claim(self, held: Lease, limit: int) -> list[Entry]:
+        """The lane's next new messages in their order, at most ``limit``. Writes nothing.
+
+        One relay a lane at a time, and each page from the lowest position on: that is the order of
+        a key.
+        """
+        todo = self._new(held, limit)
+        keys = {key for _seq, key, _attempts in todo if key}
+        blocked = set(
+            self._todo()
+            .filter(broker=held.broker, key__in=keys, state__gt=TodoState.NEW)
+            .values_list("key", flat=True)
+        )
+        return self._entries(todo, blocked)
+
+    def due(self, held: Lease, limit: int) -> list[Entry]:
+        """The lane's messages whose next attempt is due, at most ``limit``. Writes nothing."""
+        todo = self._todo().filter(
+            broker=held.broker, state=TodoState.RETRY, due_at__lte=Now(), slot__in=held.slots
+        )
+        rows = todo.order_by("due_at", "seq").values_list("seq", "key", "attempts")
+        return self._entries(list(rows[:limit]), set())
+
+    def settle(self, held: Lease, outcomes: Outcomes, lease: timedelta) -> Lease:
+        """Record what became of a page, in one short transaction fenced by the lease.
+
+        ``lease`` is the life of the lease from now on; 0 gives the lane back. Raises `LeaseLost`,
+        and then nothing was recorded.
+        """
+        done = [seq for seq, outcome in outcomes.items() if isinstance(outcome, Done)]
+        failed = {seq: o for seq, o in outcomes.items() if isinstance(o, Failed)}
+        parked = [seq for seq, outcome in outcomes.items() if isinstance(outcome, Parked)]
+        with transaction.atomic(using=self.alias):
+            moved = self._lanes().move(held, lease, published=len(done), failed=len(failed))
+            # Parked before removed: who is parked behind a message that is done goes on at once.
+            if parked:
+                self._todo().filter(seq__in=parked).update(state=TodoState.PARKED)
+            if failed:
+                self._fail(failed)
+            if done:
+                self._remove(held, done)
+        return moved
+
+    def _new(self, held: Lease, limit: int) -> list[tuple[int, str, int]]:
+        todo = self._todo().filter(broker=held.broker, state=TodoState.NEW, slot__in=held.slots)
+        return list(todo.order_by("seq").values_list("seq", "key", "attempts")[:limit])
+
+    def _entries(self, todo: list[tuple[int, str, int]], blocked: set[str]) -> list[Entry]:
+        rows = OutboxMessage.objects.using(self.alias).in_bulk([seq for seq, _, _ in todo])
+        return [
+            Entry(seq, rows[seq].to_message(), attempts, held=key in blocked)
+            for seq, key, attempts in todo
+        ]
+
+    def _remove(self, held: Lease, done: Sequence[int]) -> None:
+        # Whoever waited behind a message that had failed goes on; their positions keep the order.
+        waited = self._todo().filter(seq__in=done, state=TodoState.RETRY).exclude(key="")
+        keys = list(waited.values_list("key", flat=True))
+        if keys:
+            chain = self._todo().filter(broker=held.broker, key__in=keys, state=TodoState.PARKED)
+            chain.update(state=TodoState.NEW)
+        self._todo().filter(seq__in=done).delete()
+
+    def _fail(self, failed: Mapping[int, Failed]) -> None:
+        rows = list(self._todo().filter(seq__in=failed))
+        for row in rows:
+            outcome = failed[row.seq]
+            row.attempts += 1
+            row.error_class = outcome.error_class[:100]
+            row.error = outcome.error.replace("\x00", "")[:_ERROR_LENGTH]
+            row.state = TodoState.DEAD if outcome.delay is None else TodoState.RETRY
+            # The database's clock plus a duration: no host's clock decides when a message is due.
+            row.due_at = Now() + (outcome.delay or timedelta(0))
+        fields = ["attempts", "error_class", "error", "state", "due_at"]
+        self._todo().bulk_update(rows, fields)
+
+    def _todo(self) -> QuerySet[OutboxTodo]:
+        return OutboxTodo.objects.using(self.alias)
+
+    def _lanes(self) -> Lanes:
+        return Lanes(connections[self.alias], self.now, self.later)

@@ -1,0 +1,73 @@
+"""PostgreSQL: one statement to publish, one index range a slot to claim."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Final
+
+from django.db import connections
+
+from outbox.store.base import Store, slot_of
+from outbox.store.types import Lease
+from outbox.wire import Message
+
+# Message and todo row in one round trip, inside the caller's transaction (G1).
+_ADD: Final = """
+WITH stored AS (
+    INSERT INTO outbox_message
+        (id, "time", slot, broker, topic, source, key, datacontenttype, headers, data)
+    VALUES {rows} RETURNING seq, broker, slot, key
+)
+INSERT INTO outbox_todo (seq, broker, slot, key) SELECT seq, broker, slot, key FROM stored
+"""
+_ROW: Final = "(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+
+# The bound is PostgreSQL's 65,535 parameters a statement, ten of which go to a row.
+_ROWS_A_STATEMENT: Final = 5000
+
+# A page comes from one short index range a slot; a plain ORDER BY with "slot IN" would read and
+# sort the whole backlog of the lane.
+_NEW: Final = """
+SELECT t.seq, t.key, t.attempts
+FROM unnest(%s::smallint[]) AS s(slot) CROSS JOIN LATERAL (
+    SELECT seq, key, attempts FROM outbox_todo
+    WHERE broker = %s AND slot = s.slot AND state = 0 ORDER BY seq LIMIT %s
+) t ORDER BY t.seq LIMIT %s
+"""
+
+
+class PostgreSQLStore(Store):
+    """Engine H with PostgreSQL's statements."""
+
+    now = "clock_timestamp()"
+    later = "clock_timestamp() + %s * interval '1 second'"
+
+    def add(self, messages: Sequence[tuple[Message, str]]) -> None:
+        """Write messages, each with its broker's alias, in the caller's transaction."""
+        with connections[self.alias].cursor() as cursor:
+            for start in range(0, len(messages), _ROWS_A_STATEMENT):
+                part = messages[start : start + _ROWS_A_STATEMENT]
+                rows = ", ".join([_ROW] * len(part))
+                parameters = [value for message, broker in part for value in _row(message, broker)]
+                cursor.execute(_ADD.format(rows=rows), parameters)
+
+    def _new(self, held: Lease, limit: int) -> list[tuple[int, str, int]]:
+        with connections[self.alias].cursor() as cursor:
+            cursor.execute(_NEW, [list(held.slots), held.broker, limit, limit])
+            return cursor.fetchall()
+
+
+def _row(message: Message, broker: str) -> tuple[object, ...]:
+    return (
+        message.id,
+        message.time,
+        slot_of(message),
+        broker,
+        message.topic,
+        message.source,
+        message.key,
+        message.content_type,
+        json.dumps(dict(message.headers)),
+        message.body,
+    )

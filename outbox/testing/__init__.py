@@ -1,0 +1,6 @@
+"""Helpers for a project's own tests. Nothing here is imported by the apps."""
+
+from outbox.testing.captured import CapturedMessages, captured_messages
+from outbox.testing.draining import drain
+
+__all__ = ["CapturedMessages", "captured_messages", "drain"]

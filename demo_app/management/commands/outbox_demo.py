@@ -1,0 +1,72 @@
+"""See it work: a shop, a relay that is killed, and the count afterwards."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+
+from demo_app.demo.figures import Figures
+from demo_app.demo.show import DemoError, Show, prepare
+
+
+class Command(BaseCommand):
+    """Separate processes on SQLite, Celery's filesystem transport and an embedded broker."""
+
+    help = "Run a shop for a while, kill its relay on the way, and show that nothing was lost."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """How long, how loud, on which broker."""
+        parser.add_argument("--seconds", type=float, default=30, help="how long to place orders")
+        parser.add_argument("--rate", type=float, default=40, help="orders a second (default 40)")
+        parser.add_argument(
+            "--headless", action="store_true", help="plain lines, no redrawing: for scripts"
+        )
+        parser.add_argument(
+            "--broker",
+            metavar="URL",
+            help="a real broker, amqp://… or kafka://…, instead of the embedded mock cluster",
+        )
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        """Run it; the exit code is 1 when a promise does not hold."""
+        if not hasattr(settings, "DEMO_DIR"):
+            raise CommandError("Run it by `make demo`, or with --settings=settings.demo.")
+        prepare(settings.DEMO_DIR)
+        call_command("migrate", verbosity=0)
+        self._redraw = sys.stdout.isatty() and not options["headless"]
+        show = Show(settings.DEMO_DIR, options["broker"], options["rate"], self)
+        try:
+            promises = show.run(options["seconds"])
+        except DemoError as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write("")
+        for promise in promises:
+            mark = self.style.SUCCESS("ok") if promise.holds else self.style.ERROR("BROKEN")
+            self.stdout.write(f"{promise.text:<32}{promise.figure:>8,}  {mark}")
+        if not all(promise.holds for promise in promises):
+            raise CommandError(f"A promise does not hold; the logs are in {settings.DEMO_DIR}.")
+
+    def say(self, text: str) -> None:
+        """One event, on a line of its own."""
+        if self._redraw:
+            self.stdout.write("\r\x1b[K", ending="")
+        self.stdout.write(f"* {text}")
+        self.stdout.flush()
+
+    def figures(self, seconds: float, now: Figures) -> None:
+        """The live view: one line, redrawn on a terminal."""
+        handled = "  ".join(f"{group} {done:,}" for group, done in now.handled.items())
+        line = (
+            f"{seconds:5.0f}s  orders {now.orders:,}  unsent {now.unsent:,}  "
+            f"{handled}  duplicates dropped {now.duplicates:,}"
+        )
+        if self._redraw:
+            self.stdout.write(f"\r\x1b[K{line}", ending="")
+        else:
+            self.stdout.write(line)
+        self.stdout.flush()

@@ -1,0 +1,63 @@
+"""Place invented orders at a steady rate: the load of the demonstration."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import time
+import uuid
+from argparse import ArgumentParser
+from decimal import Decimal
+from typing import Any, Final
+
+from django.core.management.base import BaseCommand
+
+from demo_app.orders import Draft, Line, place_order
+from outbox.runtime.shutdown import StopSignal
+
+_GOODS: Final = (
+    ("85123A", "WHITE HANGING HEART T-LIGHT HOLDER", "2.55"),
+    ("71053", "WHITE METAL LANTERN", "3.39"),
+    ("84406B", "CREAM CUPID HEARTS COAT HANGER", "2.75"),
+    ("22694", "WICKER STAR", "2.10"),
+    ("84029G", "KNITTED UNION FLAG HOT WATER BOTTLE", "3.39"),
+)
+_CUSTOMERS: Final = 200
+
+
+class Command(BaseCommand):
+    """Runs until told to stop, or for a time."""
+
+    help = "Place invented orders at a steady rate."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """How many, and how long."""
+        parser.add_argument("--rate", type=float, default=40, help="orders a second (default 40)")
+        parser.add_argument("--seconds", type=float, help="stop after this time (default: never)")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        """Place orders; a late one does not make the next ones come in a burst."""
+        stop = StopSignal()
+        stop.install()
+        began = time.monotonic()
+        while not stop.is_set():
+            started = time.monotonic()
+            if options["seconds"] is not None and started - began >= options["seconds"]:
+                return
+            place_order(_invented())
+            stop.wait(max(0.0, 1 / options["rate"] - (time.monotonic() - started)))
+
+
+def _invented() -> Draft:
+    lines = [
+        Line(code, name, random.randint(1, 12), Decimal(price))
+        for code, name, price in random.sample(_GOODS, random.randint(1, 3))
+    ]
+    return Draft(
+        invoice=uuid.uuid4().hex[:12].upper(),
+        customer=str(10_000 + random.randrange(_CUSTOMERS)),
+        country="United Kingdom",
+        placed_at=dt.datetime.now(dt.UTC),
+        lines=lines,
+        cancels=random.random() < 0.1,
+    )

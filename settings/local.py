@@ -1,0 +1,10 @@
+"""Embedded: SQLite and the memory broker, no server. The default of manage.py."""
+
+from __future__ import annotations
+
+import os
+
+from settings.base import *  # noqa: F403
+from settings.base import BASE_DIR, sqlite
+
+DATABASES = {"default": sqlite(os.environ.get("DEMO_DATABASE", BASE_DIR / "demo.sqlite3"))}

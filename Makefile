@@ -4,7 +4,7 @@ PY := .venv/bin/python
 .PHONY: help demo test lint services services-stop
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' Makefile | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.ready ## run the shop with its relay and consumers (ARGS="--seconds 15 --headless")
 	@$(PY) manage.py outbox_demo --settings=settings.demo $(ARGS)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Django's command line. Without DJANGO_SETTINGS_MODULE it uses the embedded settings, which need no server."""
+"""Django's command line; by default with the embedded settings, which need no server."""
 
 import os
 import sys

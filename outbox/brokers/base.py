@@ -6,6 +6,7 @@ import difflib
 import enum
 import importlib.util
 import os
+import sys
 import threading
 import typing
 import uuid
@@ -104,17 +105,15 @@ class Publisher:
         F1), and so does one that two threads share (R10).
         """
         if self._is_inherited():
-            message = (
+            raise BrokerError(
                 f"The publisher of broker {self.alias!r} was made in process {self._pid} and is "
                 f"used in its child {os.getpid()}: make publishers after the fork."
             )
-            raise BrokerError(message)
         if self._thread != threading.get_ident():
-            message = (
+            raise BrokerError(
                 f"The publisher of broker {self.alias!r} is used in another thread than the one "
                 "that made it: take one from outbox.brokers.publishers in each thread."
             )
-            raise BrokerError(message)
 
     def _is_inherited(self) -> bool:
         """Is this a forked child, to which the connection does not belong?"""
@@ -123,12 +122,12 @@ class Publisher:
 
 def require_client(alias: str, module: str, extra: str) -> None:
     """Raise `InvalidBroker` when a broker's client is not installed; import nothing."""
-    if importlib.util.find_spec(module) is None:
-        message = (
+    # kombu takes its own place in sys.modules, where find_spec() cannot look.
+    if sys.modules.get(module) is None and importlib.util.find_spec(module) is None:
+        raise InvalidBroker(
             f"OUTBOX['BROKERS'][{alias!r}] needs {module}, which is not installed. "
             f'Run: pip install "django-outbox-inbox[{extra}]"'
         )
-        raise InvalidBroker(message)
 
 
 def read_options(alias: str, options: Mapping[str, object], into: Callable[..., T]) -> T:
@@ -142,12 +141,12 @@ def read_options(alias: str, options: Mapping[str, object], into: Callable[..., 
         if key not in hints:
             near = difflib.get_close_matches(key, hints, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(hints)}."
-            message = f"{path}[{key!r}] is not an option of this backend. {hint}"
-            raise InvalidBroker(message)
+            raise InvalidBroker(f"{path}[{key!r}] is not an option of this backend. {hint}")
         if not _fits(value, hints[key]):
             default = getattr(into(), key)
-            message = f"{path}[{key!r}] is {value!r}; it must be like its default, {default!r}."
-            raise InvalidBroker(message)
+            raise InvalidBroker(
+                f"{path}[{key!r}] is {value!r}; it must be like its default, {default!r}."
+            )
     return into(**options)
 
 

@@ -1,0 +1,298 @@
+"""Publisher for Kafka, over confluent-kafka (librdkafka): idempotent, acks=all, by callback."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from outbox.brokers.base import (
+    Address,
+    Confirm,
+    Publisher,
+    Status,
+    read_options,
+    require_client,
+)
+from outbox.conf import get_settings
+from outbox.exceptions import BrokerError, BrokerMisconfigured, BrokerUnavailable, InvalidBroker
+from outbox.wire import Message, to_headers
+from outbox.wire.headers import KAFKA_PREFIX
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError, Producer
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_TIMEOUT: Final = 5.0
+"""Seconds in which `KafkaPublisher.open` must have seen a broker."""
+
+_LOOK: Final = 0.5
+"""Seconds of one look for a broker; between looks the errors of the client are read."""
+
+_OWN: Final = frozenset({"window"})
+
+_TIMEOUTS: Final = ("message.timeout.ms", "delivery.timeout.ms")
+"""Two names of one setting."""
+
+_DEFAULTS: Final[Mapping[str, object]] = {
+    "acks": "all",
+    "enable.idempotence": True,
+    # The Java client's choice; librdkafka's own (CRC32) puts keys elsewhere (F10).
+    "partitioner": "murmur2_random",
+    # A typing error in a topic must not create one with a single replica (F11).
+    "allow.auto.create.topics": False,
+    # How long a topic may stay unknown before the message is given back; the default of 30 s is
+    # longer than a lease, so that the verdict would never come.
+    "topic.metadata.propagation.max.ms": 1000,
+}
+
+_UNROUTABLE: Final = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION"})
+
+_REFUSED: Final = frozenset(
+    {
+        "INVALID_RECORD",
+        "INVALID_TIMESTAMP",
+        "MSG_SIZE_TOO_LARGE",
+        "POLICY_VIOLATION",
+        "RECORD_LIST_TOO_LARGE",
+        "TOPIC_AUTHORIZATION_FAILED",
+        "TOPIC_EXCEPTION",
+        "UNSUPPORTED_FOR_MESSAGE_FORMAT",
+    }
+)
+"""The broker took nothing. All other errors leave that open: a timed out message may have been
+written, and retriable() says nothing of it (F3)."""
+
+_HOPELESS: Final = frozenset({"_AUTHENTICATION", "CLUSTER_AUTHORIZATION_FAILED"})
+
+_orphans: list[object] = []
+"""Producers of a parent process: to destroy one in the child would wait for threads that are not
+there, with locks that nobody gives back."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    window: int = 10_000
+
+
+class KafkaPublisher(Publisher):
+    """Produce to Kafka; a submission is ACKED by its own delivery callback and by nothing else.
+
+    Address: ``topic`` (default: the message's). Options: ``window``; every other key is
+    librdkafka's, such as ``bootstrap.servers``, which may also be given as the URL
+    ``kafka://host:port,host:port``.
+    """
+
+    def __init__(self, alias: str, url: str, options: Mapping[str, object]) -> None:
+        """Keep the settings. Raises `InvalidBroker` for those that we can judge."""
+        super().__init__(alias, url, options)
+        require_client(alias, "confluent_kafka", extra="kafka")
+        own = {key: value for key, value in options.items() if key in _OWN}
+        self.window = read_options(alias, own, _Options).window
+        self._config = self._configure()
+        self._producer: Producer | None = None
+        self._answers: list[Confirm] = []
+        self._failure: BrokerError | None = None
+        self._trouble = ""
+
+    def open(self) -> None:
+        """Make a producer and wait until a broker has answered it, 5 s at most."""
+        self._check_owner()
+        if self._producer is not None:
+            return
+        from confluent_kafka import KafkaException, Producer
+
+        callbacks = {"error_cb": self._on_error, "logger": logger}
+        try:
+            self._producer = Producer({**self._config, **callbacks})
+        except (KafkaException, TypeError, ValueError) as error:
+            raise BrokerMisconfigured(
+                f"OUTBOX['BROKERS'][{self.alias!r}]['OPTIONS']: {_text(error)}"
+            ) from error
+        try:
+            self._await_broker()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Throw away what is queued and let the producer go.
+
+        A request that is on its way may still arrive; nothing is sent after this.
+        """
+        producer, self._producer = self._producer, None
+        if producer is not None and self._is_inherited():
+            _orphans.append(producer)
+        elif producer is not None:
+            with contextlib.suppress(Exception):
+                producer.purge()
+                producer.poll(0)
+        self._answers.clear()
+        self._failure = None
+        self._trouble = ""
+
+    def submit(self, message: Message, address: Address) -> None:
+        """Queue one message; wait for room, CONFIRM_TIMEOUT at most, if the queue is full."""
+        producer = self._ready()
+        if self._failure is not None:
+            self._fail()
+        headers: dict[str, Any] = to_headers(message, KAFKA_PREFIX)
+        produce = functools.partial(
+            producer.produce,
+            address.get("topic", message.topic),
+            message.body,
+            message.key or None,
+            headers=headers,
+            timestamp=int(message.time.timestamp() * 1000),
+            on_delivery=functools.partial(self._on_delivery, message.id),
+        )
+        from confluent_kafka import KafkaException
+
+        try:
+            self._produce(produce)
+        except KafkaException as error:
+            self._on_refusal(message.id, error)
+        except ValueError as error:
+            self._answers.append(Confirm(message.id, Status.NACKED, f"not sent: {error}"))
+
+    def confirms(self, timeout: float) -> list[Confirm]:
+        """Serve the callbacks, and with them librdkafka's log and errors."""
+        self._ready()
+        deadline = time.monotonic() + timeout
+        self._serve(0)
+        while not self._answers and self._failure is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self._serve(left)
+        # What was answered before the failure stands; the failure is raised by the next call.
+        if self._failure is not None and not self._answers:
+            self._fail()
+        answers, self._answers = self._answers, []
+        return answers
+
+    def _ready(self) -> Producer:
+        self._check_owner()
+        if self._producer is None:
+            raise BrokerUnavailable(f"The publisher of broker {self.alias!r} is not connected.")
+        return self._producer
+
+    def _await_broker(self) -> None:
+        from confluent_kafka import KafkaException
+
+        deadline = time.monotonic() + _CONNECT_TIMEOUT
+        while True:
+            try:
+                self._ready().list_topics(timeout=_LOOK)
+            except KafkaException as error:
+                self._serve(0)
+                if self._failure is not None or time.monotonic() > deadline:
+                    self._fail(error)
+            else:
+                # A broker that is down beside one that is up.
+                self._failure = None
+                return
+
+    def _produce(self, produce: functools.partial[None]) -> None:
+        deadline = time.monotonic() + get_settings().confirm_timeout.total_seconds()
+        while True:
+            try:
+                produce()
+            except BufferError as error:
+                # Also delivered messages take room until their callbacks are served (F9).
+                self._serve(0.01)
+                if self._failure is not None or time.monotonic() > deadline:
+                    self._fail(error)
+            else:
+                return
+
+    def _serve(self, timeout: float) -> None:
+        """Run the callbacks that are due, and note the fatal error, which is raised here (F4)."""
+        from confluent_kafka import KafkaException
+
+        try:
+            self._ready().poll(timeout)
+        except KafkaException as error:
+            self._failure = BrokerUnavailable(f"Broker {self.alias!r}: {_text(error)}")
+            self._failure.__cause__ = error
+
+    def _on_delivery(self, message_id: uuid.UUID, error: KafkaError | None, _: Any) -> None:
+        if error is None:
+            self._answers.append(Confirm(message_id, Status.ACKED))
+        else:
+            self._answers.append(Confirm(message_id, _verdict(error), _reason(error)))
+
+    def _on_refusal(self, message_id: uuid.UUID, error: Exception) -> None:
+        """produce() raised: the message was not queued, so there is no doubt about it."""
+        cause: KafkaError = error.args[0]
+        if cause.name() == "_FATAL":
+            self._fail(error)
+        status = Status.RETURNED if cause.name() in _UNROUTABLE else Status.NACKED
+        self._answers.append(Confirm(message_id, status, _reason(cause)))
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.name() in _HOPELESS:
+            self._failure = BrokerMisconfigured(f"Broker {self.alias!r}: {_reason(error)}")
+        elif error.name() == "_ALL_BROKERS_DOWN":
+            text = f"Broker {self.alias!r}: {error.str()}; {self._trouble}".rstrip("; ")
+            self._failure = self._failure or BrokerUnavailable(text)
+        else:
+            self._trouble = error.str()
+
+    def _fail(self, cause: Exception | None = None) -> NoReturn:
+        """Let the producer go, everything in flight is unknown; raise the failure noted or this."""
+        text = f"Broker {self.alias!r}: {cause and _text(cause)}; {self._trouble}".rstrip("; ")
+        failure = self._failure or BrokerUnavailable(text)
+        self.close()
+        raise failure from cause or failure.__cause__
+
+    def _configure(self) -> dict[str, object]:
+        lease = get_settings().lease.total_seconds() * 1000
+        given = {key: value for key, value in self.options.items() if key not in _OWN}
+        config = {**_DEFAULTS, **given}
+        if self.url:
+            config.setdefault("bootstrap.servers", self.url.removeprefix("kafka://").rstrip("/"))
+        if not config.get("bootstrap.servers"):
+            raise InvalidBroker(
+                f"OUTBOX['BROKERS'][{self.alias!r}] names no servers: set 'URL' to "
+                "kafka://host:port,host:port, or OPTIONS['bootstrap.servers']."
+            )
+        # After the lease somebody else may send the message again, so ours must be dead by then.
+        if not any(key in given for key in _TIMEOUTS):
+            config["message.timeout.ms"] = int(lease * 0.8)
+        for key in _TIMEOUTS:
+            if key in config and not _is_between(config[key], 0, lease):
+                raise InvalidBroker(
+                    f"OUTBOX['BROKERS'][{self.alias!r}]['OPTIONS'][{key!r}] must be more than 0 "
+                    f"and less than LEASE ({lease:.0f} ms), not {config[key]!r}."
+                )
+        return config
+
+
+def _is_between(value: object, low: float, high: float) -> bool:
+    try:
+        return low < float(str(value)) < high
+    except ValueError:
+        return False
+
+
+def _verdict(error: KafkaError) -> Status:
+    if error.name() in _UNROUTABLE:
+        return Status.RETURNED
+    return Status.NACKED if error.name() in _REFUSED else Status.UNKNOWN
+
+
+def _reason(error: KafkaError) -> str:
+    return f"{error.name()}: {error.str()}"
+
+
+def _text(error: Exception) -> str:
+    """The text of a KafkaError rather than its repr."""
+    cause = error.args[0] if error.args else error
+    return str(cause.str()) if hasattr(cause, "str") else str(error)

@@ -16,6 +16,6 @@ class OutboxConfig(AppConfig):
 
     def ready(self) -> None:
         """Let `override_settings` reach what was read from OUTBOX."""
-        from outbox import conf  # noqa: PLC0415 - not before the apps are loaded
+        from outbox import conf
 
         setting_changed.connect(conf.reload, dispatch_uid="outbox.conf.reload")

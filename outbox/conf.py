@@ -5,16 +5,23 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal
+from typing import Final, Literal
 
 from outbox.runtime.backoff import Backoff
 from outbox.runtime.settings import read
 
-MARGIN = timedelta(seconds=1)
+SLOTS: Final = 64
+"""A key belongs to one slot for ever; a lane owns slots, so the number of lanes may change."""
+
+MARGIN: Final = timedelta(seconds=1)
 """Part of a lease that is kept for settling: one short transaction and a stutter of the machine."""
+
+
+_ALIAS_LENGTH: Final = 100
+"""The column that keeps a message's broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ class OutboxSettings:
     """(pattern, target): the first match wins, so the order is visible."""
     require_transaction: bool = True
     max_body: int = 1_000_000
-    """Bytes. Below the 1 MiB that brokers take by default, so that publish() fails, not the relay."""
+    """Bytes, below the 1 MiB that brokers take by default: publish() fails, not the relay."""
     batch_size: int = 500
     """Rows a claim: past a few hundred, gains are small and redelivery after a crash grows."""
     lease: timedelta = timedelta(seconds=15)
@@ -54,7 +61,8 @@ class OutboxSettings:
     confirm_timeout: timedelta = timedelta(seconds=10)
     """How long a submission may go unanswered before the connection is given up as in doubt."""
     lanes: int = 8
-    """Slices of the keys: the most relays that work on one broker at once."""
+    """Slices of the keys: the most relays that work on one broker at once. Change it only while no
+    relay runs: lanes of two numbers overlap."""
     poll: tuple[timedelta, timedelta] = (timedelta(seconds=0.2), timedelta(seconds=5))
     """Shortest and longest idle wait between looks at the table."""
     wakeup: Literal["celery"] | None = None
@@ -64,34 +72,40 @@ class OutboxSettings:
     backoff: Backoff = field(default_factory=Backoff)
 
     def __post_init__(self) -> None:
+        for fault in self._faults():
+            raise ValueError(fault)
+
+    def _faults(self) -> Iterator[str]:
         if not re.fullmatch(r"[!-~]{1,255}", self.source):
-            message = f"SOURCE must be a URI reference such as '/shop', not {self.source!r}."
-            raise ValueError(message)
-        if "default" not in self.brokers:
-            message = "BROKERS must have an entry 'default'."
-            raise ValueError(message)
-        for pattern, target in self.routes:
-            self._check_route(pattern, target if isinstance(target, str) else target.broker)
+            yield f"SOURCE must be a URI reference such as '/shop', not {self.source!r}."
+        yield from self._broker_faults()
+        if self.confirm_timeout <= timedelta(0):
+            yield "CONFIRM_TIMEOUT must be more than 0."
         if self.lease <= self.confirm_timeout + MARGIN:
-            message = (
+            yield (
                 f"LEASE ({self.lease}) must exceed CONFIRM_TIMEOUT ({self.confirm_timeout}) by "
                 f"more than {MARGIN}: a relay waits that long for the broker, and then settles."
             )
-            raise ValueError(message)
         if not timedelta(0) < self.poll[0] <= self.poll[1]:
-            message = "POLL must be (shortest, longest) with 0 < shortest <= longest."
-            raise ValueError(message)
-        for name in ("max_body", "batch_size", "lanes", "max_attempts"):
+            yield "POLL must be (shortest, longest) with 0 < shortest <= longest."
+        if not 1 <= self.lanes <= SLOTS:
+            yield f"LANES must be 1 to {SLOTS}."
+        for name in ("max_body", "batch_size", "max_attempts"):
             if getattr(self, name) < 1:
-                message = f"{name.upper()} must be at least 1."
-                raise ValueError(message)
+                yield f"{name.upper()} must be at least 1."
 
-    def _check_route(self, pattern: str, broker: str) -> None:
-        if broker not in self.brokers:
-            near = difflib.get_close_matches(broker, self.brokers, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            message = f"ROUTES sends {pattern!r} to {broker!r}, which is not in BROKERS.{hint}"
-            raise ValueError(message)
+    def _broker_faults(self) -> Iterator[str]:
+        if "default" not in self.brokers:
+            yield "BROKERS must have an entry 'default'."
+        for alias in self.brokers:
+            if len(alias) > _ALIAS_LENGTH:
+                yield f"An alias in BROKERS has at most {_ALIAS_LENGTH} characters: {alias!r}."
+        for pattern, target in self.routes:
+            broker = target if isinstance(target, str) else target.broker
+            if broker not in self.brokers:
+                near = difflib.get_close_matches(broker, self.brokers, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                yield f"ROUTES sends {pattern!r} to {broker!r}, which is not in BROKERS.{hint}"
 
 
 @functools.cache

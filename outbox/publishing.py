@@ -20,10 +20,13 @@ from outbox.store import stores
 from outbox.wire.cloudevents import is_reserved
 from outbox.wire.codecs import JSON
 
-_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
+_TOPIC: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}\Z")
 """What Kafka allows in a topic's name; an AMQP routing key takes all of it."""
-_NAME_LENGTH: Final = 255
-"""Characters of a key, a content type or a header's name: AMQP's short strings and our columns."""
+_NAME_SIZE: Final = 255
+"""Bytes of a key, a content type or a header's name: AMQP's short strings, and our columns."""
+_HEADERS_SIZE: Final = 64 * 1024
+"""Bytes of all headers. AMQP sends them in one frame, 128 KiB by default with what we add, and a
+larger one ends the connection instead of failing its message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Draft:
     content_type: str = JSON
 
 
-def publish(
+def publish(  # noqa: PLR0913 - all but two are rare, and by name only
     topic: str,
     payload: object,
     *,
@@ -79,7 +82,7 @@ def publish_many(drafts: Iterable[Draft], *, using: str | None = None) -> list[w
     return [message for message, _broker in addressed]
 
 
-async def apublish(
+async def apublish(  # noqa: PLR0913 - as publish
     topic: str,
     payload: object,
     *,
@@ -100,8 +103,8 @@ async def apublish(
 
 def _message(draft: Draft, settings: OutboxSettings) -> wire.Message:
     _check_topic(draft.topic)
-    _check_text("key", draft.key, _NAME_LENGTH)
-    _check_text("content type", draft.content_type, _NAME_LENGTH)
+    _check_text("key", draft.key, _NAME_SIZE)
+    _check_text("content type", draft.content_type, _NAME_SIZE)
     _check_headers(draft.headers)
     body = wire.encode(draft.payload, draft.content_type)
     if len(body) > settings.max_body:
@@ -123,7 +126,7 @@ def _message(draft: Draft, settings: OutboxSettings) -> wire.Message:
     )
 
 
-def _check_topic(topic: str) -> None:
+def _check_topic(topic: object) -> None:
     if not isinstance(topic, str) or not _TOPIC.match(topic):
         message = (
             f"A topic is 1 to 249 letters, digits, dots, dashes or underscores, such as "
@@ -133,21 +136,30 @@ def _check_topic(topic: str) -> None:
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"Headers are a mapping, not {type(headers).__qualname__}.")
+    size = 0
     for name, value in headers.items():
-        _check_text("header name", name, _NAME_LENGTH)
-        _check_text(f"header {name!r}", value)
+        size += _check_text("header name", name, _NAME_SIZE)
+        size += _check_text(f"header {name!r}", value, _HEADERS_SIZE)
         if not name or is_reserved(name):
-            message = f"The header {name!r} belongs to the wire format; choose another name."
-            raise ValueError(message)
+            raise ValueError(
+                f"The header {name!r} belongs to the wire format; choose another name."
+            )
+    if size > _HEADERS_SIZE:
+        raise ValueError(f"All headers have at most {_HEADERS_SIZE:,} bytes, not {size:,}.")
 
 
-def _check_text(what: str, value: str, length: int | None = None) -> None:
+def _check_text(what: str, value: str, most: int) -> int:
+    """The size in bytes, if it can be stored and sent."""
     if not isinstance(value, str):
-        message = f"A {what} is text, not {type(value).__qualname__}: use str(...)."
-        raise TypeError(message)
-    if length is not None and len(value) > length:
-        message = f"A {what} has at most {length} characters, not {len(value)}."
-        raise ValueError(message)
-    if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        message = f"A {what} must not hold NUL characters or lone surrogates: {value!r}."
-        raise ValueError(message)
+        raise TypeError(f"A {what} is text, not {type(value).__qualname__}: use str(...).")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"A {what} must not hold lone surrogates: {value!r}.") from error
+    if "\x00" in value:
+        raise ValueError(f"A {what} must not hold NUL characters: {value!r}.")
+    if size > most:
+        raise ValueError(f"A {what} has at most {most:,} bytes in UTF-8, not {size:,}.")
+    return size

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _INTERVAL: Final = 5.0
 _LINGER: Final = 0.1
-"""Seconds: longer than `outbox.wakeups.DEBOUNCE`, so that a commit whose nudge was saved is seen."""
+"""Seconds, more than `outbox.wakeups.DEBOUNCE`: a commit whose nudge was saved is seen."""
 
 BEAT_SCHEDULE: Final[dict[str, Any]] = {
     "outbox-drain": {
@@ -31,13 +31,13 @@ BEAT_SCHEDULE: Final[dict[str, Any]] = {
 
 
 class _Relays(threading.local):
-    """This thread's relays, kept from run to run so that connections and log state are."""
+    """The relays of a thread, kept from run to run so that connections and log state are."""
 
     def __init__(self) -> None:
         self._relays: dict[tuple[int, str, str], Relay] = {}
 
     def get(self, broker: str, using: str) -> Relay:
-        from outbox.relay import Relay  # noqa: PLC0415 - see the module's docstring
+        from outbox.relay import Relay
 
         # The process is part of the key: a pool's child must not use its parent's connections.
         target = (os.getpid(), broker, using)
@@ -58,14 +58,15 @@ def drain(
     Returns each broker's report. An outage of broker or database ends the run early and is
     logged once; the next run tries again.
     """
-    from django.db import router  # noqa: PLC0415 - see the module's docstring
+    from django.db import router
 
-    from outbox.conf import get_settings  # noqa: PLC0415
-    from outbox.models import OutboxMessage  # noqa: PLC0415
+    from outbox.conf import get_settings
+    from outbox.models import OutboxMessage
 
     aliases = [broker] if broker else list(get_settings().brokers)
     database = using or router.db_for_write(OutboxMessage)
     reports = {
-        alias: _relays.get(alias, database).drain(seconds=seconds, linger=_LINGER) for alias in aliases
+        alias: _relays.get(alias, database).drain(seconds=seconds, linger=_LINGER)
+        for alias in aliases
     }
     return {alias: report.as_dict() for alias, report in reports.items()}

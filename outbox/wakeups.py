@@ -52,8 +52,15 @@ def _nudge(broker: str, using: str) -> None:
 
 
 def _send(broker: str, using: str) -> None:
-    from celery import current_app  # noqa: PLC0415 - an optional dependency
+    from celery import current_app
 
-    current_app.send_task(
-        DRAIN_TASK, kwargs={"broker": broker, "using": using}, ignore_result=True, retry=False
-    )
+    with current_app.producer_or_acquire() as producer:
+        # Else kombu tries a refused connection for six seconds, and a request waits for it.
+        producer.connection.ensure_connection(max_retries=0)
+        current_app.send_task(
+            DRAIN_TASK,
+            kwargs={"broker": broker, "using": using},
+            ignore_result=True,
+            retry=False,
+            producer=producer,
+        )

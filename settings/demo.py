@@ -1,6 +1,6 @@
 """``make demo``: SQLite, a Celery worker on the filesystem transport, an embedded broker.
 
-`outbox_demo` starts the processes and gives them the broker's address in BROKER_URL.
+`outbox_demo` starts the processes and gives them the broker's address in DEMO_BROKER_URL.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from settings.base import BASE_DIR, sqlite
 DEMO_DIR = BASE_DIR / ".demo"
 DATABASES = {"default": sqlite(DEMO_DIR / "demo.sqlite3")}
 
-_url = os.environ.get("BROKER_URL", "kafka://127.0.0.1:9092")
+_url = os.environ.get("DEMO_BROKER_URL", "kafka://127.0.0.1:9092")
 _driver = (
     ("rabbitmq.RabbitMQPublisher", "rabbitmq.RabbitMQConsumer")
     if _url.startswith("amqp")

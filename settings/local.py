@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from settings.base import *  # noqa: F403
+from settings.base import *
 from settings.base import BASE_DIR, sqlite
 
 DATABASES = {"default": sqlite(os.environ.get("DEMO_DATABASE", BASE_DIR / "demo.sqlite3"))}

@@ -5,74 +5,123 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='OutboxLane',
+            name="OutboxLane",
             fields=[
-                ('pk', models.CompositePrimaryKey('broker', 'lane', 'seq', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('broker', models.CharField(max_length=100)),
-                ('lane', models.PositiveSmallIntegerField()),
-                ('seq', models.BigIntegerField()),
-                ('epoch', models.BigIntegerField()),
-                ('owner', models.UUIDField()),
-                ('lease_until', models.DateTimeField()),
-                ('published', models.PositiveIntegerField(default=0)),
-                ('failed', models.PositiveIntegerField(default=0)),
-                ('at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "broker",
+                        "lane",
+                        "seq",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("broker", models.CharField(max_length=100)),
+                ("lane", models.PositiveSmallIntegerField()),
+                ("seq", models.BigIntegerField()),
+                ("epoch", models.BigIntegerField()),
+                ("owner", models.UUIDField()),
+                ("lease_until", models.DateTimeField()),
+                ("published", models.PositiveIntegerField(default=0)),
+                ("failed", models.PositiveIntegerField(default=0)),
+                ("at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
             ],
             options={
-                'verbose_name': 'lane',
-                'verbose_name_plural': 'lanes',
-                'db_table': 'outbox_lane',
+                "verbose_name": "lane",
+                "verbose_name_plural": "lanes",
+                "db_table": "outbox_lane",
             },
         ),
         migrations.CreateModel(
-            name='OutboxMessage',
+            name="OutboxMessage",
             fields=[
-                ('seq', models.BigAutoField(primary_key=True, serialize=False)),
-                ('id', models.UUIDField(unique=True)),
-                ('created_at', models.DateTimeField(db_column='time', db_default=django.db.models.functions.datetime.Now())),
-                ('slot', models.PositiveSmallIntegerField()),
-                ('broker', models.CharField(max_length=100)),
-                ('topic', models.CharField(max_length=249)),
-                ('source', models.CharField(max_length=255)),
-                ('key', models.CharField(blank=True, max_length=255)),
-                ('content_type', models.CharField(db_column='datacontenttype', max_length=255)),
-                ('headers', models.JSONField()),
-                ('body', models.BinaryField(db_column='data')),
+                ("seq", models.BigAutoField(primary_key=True, serialize=False)),
+                ("id", models.UUIDField(unique=True)),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_column="time", db_default=django.db.models.functions.datetime.Now()
+                    ),
+                ),
+                ("slot", models.PositiveSmallIntegerField()),
+                ("broker", models.CharField(max_length=100)),
+                ("topic", models.CharField(max_length=249)),
+                ("source", models.CharField(max_length=255)),
+                ("key", models.CharField(blank=True, max_length=255)),
+                ("content_type", models.CharField(db_column="datacontenttype", max_length=255)),
+                ("headers", models.JSONField()),
+                ("body", models.BinaryField(db_column="data")),
             ],
             options={
-                'verbose_name': 'message',
-                'verbose_name_plural': 'messages',
-                'db_table': 'outbox_message',
+                "verbose_name": "message",
+                "verbose_name_plural": "messages",
+                "db_table": "outbox_message",
             },
         ),
         migrations.CreateModel(
-            name='OutboxTodo',
+            name="OutboxTodo",
             fields=[
-                ('ord', models.BigAutoField(primary_key=True, serialize=False)),
-                ('seq', models.BigIntegerField(unique=True)),
-                ('broker', models.CharField(max_length=100)),
-                ('slot', models.PositiveSmallIntegerField()),
-                ('key', models.CharField(blank=True, db_default='', max_length=255)),
-                ('state', models.PositiveSmallIntegerField(choices=[(0, 'new'), (1, 'waiting for its next attempt'), (2, 'parked behind its key'), (3, 'dead')], db_default=0)),
-                ('due_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('attempts', models.PositiveIntegerField(db_default=0)),
-                ('error_class', models.CharField(blank=True, db_default='', max_length=100)),
-                ('error', models.TextField(blank=True, db_default='')),
+                ("ord", models.BigAutoField(primary_key=True, serialize=False)),
+                ("seq", models.BigIntegerField(unique=True)),
+                ("broker", models.CharField(max_length=100)),
+                ("slot", models.PositiveSmallIntegerField()),
+                ("key", models.CharField(blank=True, db_default="", max_length=255)),
+                (
+                    "state",
+                    models.PositiveSmallIntegerField(
+                        choices=[
+                            (0, "new"),
+                            (1, "waiting for its next attempt"),
+                            (2, "parked behind its key"),
+                            (3, "dead"),
+                        ],
+                        db_default=0,
+                    ),
+                ),
+                (
+                    "due_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
+                ("attempts", models.PositiveIntegerField(db_default=0)),
+                ("error_class", models.CharField(blank=True, db_default="", max_length=100)),
+                ("error", models.TextField(blank=True, db_default="")),
             ],
             options={
-                'verbose_name': 'message to do',
-                'verbose_name_plural': 'messages to do',
-                'db_table': 'outbox_todo',
-                'indexes': [models.Index(condition=models.Q(('state', 0)), fields=['broker', 'slot', 'seq'], name='outbox_todo_new'), models.Index(condition=models.Q(('state', 1)), fields=['broker', 'due_at'], name='outbox_todo_due'), models.Index(condition=models.Q(('state__gt', 0)), fields=['broker', 'key', 'seq'], name='outbox_todo_chain')],
-                'constraints': [models.CheckConstraint(condition=models.Q(('state__in', [0, 1, 2, 3])), name='outbox_todo_state_known')],
+                "verbose_name": "message to do",
+                "verbose_name_plural": "messages to do",
+                "db_table": "outbox_todo",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("state", 0)),
+                        fields=["broker", "slot", "seq"],
+                        name="outbox_todo_new",
+                    ),
+                    models.Index(
+                        condition=models.Q(("state", 1)),
+                        fields=["broker", "due_at"],
+                        name="outbox_todo_due",
+                    ),
+                    models.Index(
+                        condition=models.Q(("state__gt", 0)),
+                        fields=["broker", "key", "seq"],
+                        name="outbox_todo_chain",
+                    ),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("state__in", [0, 1, 2, 3])),
+                        name="outbox_todo_state_known",
+                    )
+                ],
             },
         ),
     ]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -17,7 +18,13 @@ from outbox import routes
 from outbox.brokers import publishers
 from outbox.brokers.base import Publisher
 from outbox.conf import MARGIN, get_settings
-from outbox.exceptions import BrokerError, BrokerUnavailable, LeaseLost
+from outbox.exceptions import (
+    BrokerError,
+    BrokerMisconfigured,
+    BrokerUnavailable,
+    LeaseLost,
+    UnknownTopic,
+)
 from outbox.relay.pacing import Pacing
 from outbox.relay.report import DrainReport
 from outbox.relay.window import Window
@@ -27,6 +34,8 @@ logger = logging.getLogger("outbox.relay")
 
 _PAGES_A_VISIT: Final = 10
 """Pages after which a lane is given back, so that a long one does not keep the others waiting."""
+_FRESH: Final = 2 / 3
+"""Part of a lease that must be left when a page is handed over; else it is renewed first."""
 _LOOK_AGAIN: Final = 0.02
 """Seconds between two looks while a drain lingers."""
 
@@ -39,18 +48,22 @@ class Relay:
     For one thread; `drain` reports an outage of broker or database, and does not raise it.
     """
 
-    def __init__(self, broker: str, using: str, publisher: Publisher | None = None) -> None:
+    def __init__(
+        self, broker: str, using: str, publisher: Publisher | None = None, lanes: int | None = None
+    ) -> None:
         """``broker`` is an alias of OUTBOX['BROKERS'], ``using`` a database alias.
 
-        ``publisher`` replaces the alias's own one, for tests.
+        ``publisher`` and ``lanes`` replace what the settings say, for tests.
         """
         self.broker = broker
         self.using = using
         self._owner = uuid.uuid4()
         self._settings = get_settings()
+        self._lanes = lanes or self._settings.lanes
         self._store = stores[using]
         self._publisher = publisher or publishers[broker]
         self._opened = False
+        self._at_once: dict[int, int] = {}
         self._pacing = Pacing(f"Relay of broker {broker!r}", self._settings.poll)
 
     def run(self, stop: threading.Event, report: DrainReport) -> None:
@@ -61,6 +74,7 @@ class Relay:
         while not stop.is_set():
             done = self.drain(stop)
             report.add(done)
+            report.outage = done.outage
             if done.outage:
                 stop.wait(self._pacing.paused())
             else:
@@ -72,11 +86,13 @@ class Relay:
         stop: threading.Event | None = None,
         seconds: float = math.inf,
         linger: float = 0.0,
+        *,
+        once: bool = False,
     ) -> DrainReport:
         """Hand over what is due until nothing is left for this relay.
 
         Begins no page after ``seconds``, or when ``stop`` is set. Goes on looking for ``linger``
-        seconds after the last message.
+        seconds after the last message; with ``once`` it visits each lane once.
         """
         report = DrainReport()
         if self._pacing.paused() > 0:
@@ -84,14 +100,21 @@ class Relay:
             return report
         began = quiet_since = time.monotonic()
         stop = stop or threading.Event()
+
+        def enough() -> bool:
+            return stop.is_set() or time.monotonic() - began >= seconds
+
         try:
-            while not stop.is_set() and time.monotonic() - began < seconds:
-                if self._round(report, stop):
+            while not enough():
+                if self._round(report, enough):
                     quiet_since = time.monotonic()
+                    self._pacing.worked()
                 elif time.monotonic() - quiet_since >= linger:
                     break
                 else:
                     stop.wait(_LOOK_AGAIN)
+                if once:
+                    break
         except (BrokerError, OperationalError, InterfaceError) as error:
             report.outage = f"{type(error).__name__}: {error}"
             self._pacing.failed(error)
@@ -103,46 +126,52 @@ class Relay:
 
     def waiting(self) -> bool:
         """Whether anything is due, for this relay or for another one."""
-        return bool(self._store.busy_lanes(self.broker, self._settings.lanes))
+        return bool(self._store.busy_lanes(self.broker, self._lanes))
 
     def close(self) -> None:
         """Drop the broker's connection, and the database's where no transaction uses it."""
-        self._opened = False
-        self._publisher.close()
+        self._drop()
         connection = connections[self.using]
         if not connection.in_atomic_block:
             connection.close()
 
-    def _round(self, report: DrainReport, stop: threading.Event) -> bool:
+    def _round(self, report: DrainReport, enough: Callable[[], bool]) -> bool:
         """Visit each lane that has something to do; whether anything was claimed."""
         before = report.claimed
-        lanes = self._store.busy_lanes(self.broker, self._settings.lanes)
+        lanes = self._store.busy_lanes(self.broker, self._lanes)
+        # In no order: relays get out of each other's way, and a lane that ends each drain with an
+        # outage does not starve the ones after it.
+        random.shuffle(lanes)
         if not lanes:
             self._keep_alive()
         for lane in lanes:
-            if stop.is_set():
+            if enough():
                 break
             # Connected before the lane is taken: an unreachable broker must not hold a lease.
             self._connect()
             held = self._store.acquire(
-                self.broker, lane, self._settings.lanes, self._owner, self._settings.lease
+                self.broker, lane, self._lanes, self._owner, self._settings.lease
             )
             if held is not None:
-                self._visit(held, report, stop)
+                self._visit(held, report, enough)
         return report.claimed > before
 
-    def _visit(self, held: Lease, report: DrainReport, stop: threading.Event) -> None:
+    def _visit(self, held: Lease, report: DrainReport, enough: Callable[[], bool]) -> None:
         try:
             for visit in range(_PAGES_A_VISIT):
                 page = self._claim(held)
                 if not page:
                     self._store.give_back(held)
                     return
-                window = self._window(page)
+                if held.remaining() < self._settings.lease.total_seconds() * _FRESH:
+                    # Reading the page took so long that too little time is left to send it.
+                    held = self._store.renew(held, self._settings.lease)
+                at_once = self._at_once.get(held.lane, self._publisher.window)
+                window = Window(page, self._judge, at_once, self._publisher.window_bytes)
                 outage = self._hand_over(window, held)
                 last = (
                     outage is not None
-                    or stop.is_set()
+                    or enough()
                     or len(page) < self._settings.batch_size
                     or visit == _PAGES_A_VISIT - 1
                 )
@@ -161,29 +190,43 @@ class Relay:
         due = self._store.due(held, self._settings.batch_size)
         return due + self._store.claim(held, self._settings.batch_size - len(due))
 
-    def _window(self, page: list[Entry]) -> Window:
-        return Window(page, self._judge, self._publisher.window, self._publisher.window_bytes)
-
     def _hand_over(self, window: Window, held: Lease) -> BrokerError | None:
         """Submit and collect until the window is answered; the outage, if one ended it."""
-        confirm_timeout = self._settings.confirm_timeout.total_seconds()
         # What is submitted by then is answered or given up while there is time to settle.
         give_up = held.expires - MARGIN.total_seconds()
-        submit_until = give_up - confirm_timeout
+        submit_until = give_up - self._settings.confirm_timeout.total_seconds()
         try:
             self._connect()
             while window:
-                now = time.monotonic()
-                if now >= submit_until:
-                    window.stop()
-                self._submit(window)
-                self._collect(window, min(now + confirm_timeout, give_up))
+                self._submit(window, submit_until)
+                self._collect(window, give_up)
         except BrokerError as error:
+            self._drop()
+            if isinstance(error, BrokerMisconfigured):
+                self._suspect(window, held.lane, error)
             return error
+        except BaseException:
+            # Such as a time limit of the process: no id is sent twice over one connection.
+            self._drop()
+            raise
+        if held.lane in self._at_once:
+            self._at_once[held.lane] = min(self._at_once[held.lane] * 2, self._publisher.window)
         return BrokerUnavailable(window.doubt) if window.doubt else None
 
-    def _submit(self, window: Window) -> None:
-        while (entry := window.next()) is not None:
+    def _suspect(self, window: Window, lane: int, error: BrokerMisconfigured) -> None:
+        """One of those in flight made the broker break off; fewer at a time will show which."""
+        suspects = window.in_flight
+        if len(suspects) == 1:
+            window.fail(suspects[0], type(error).__name__, str(error))
+        elif suspects:
+            self._at_once[lane] = len(suspects) // 2
+
+    def _submit(self, window: Window, until: float) -> None:
+        # The clock is read before each: a relay that was stopped must not go on after its lease.
+        while time.monotonic() < until:
+            entry = window.next()
+            if entry is None:
+                return
             try:
                 self._publisher.submit(entry.message, self._address(entry))
             except BrokerError:
@@ -192,26 +235,35 @@ class Relay:
                 # Half of it may have been written, so the connection is of no more use.
                 window.fail(entry, type(error).__name__, str(error))
                 window.abandon()
-                self._opened = False
-                self._publisher.close()
+                self._drop()
+        window.stop()
 
-    def _collect(self, window: Window, deadline: float) -> None:
-        """Take the answers that come first; raise if none comes by ``deadline``."""
-        if not window:
-            return
-        confirms = self._publisher.confirms(max(0.0, deadline - time.monotonic()))
-        if not confirms and time.monotonic() >= deadline:
-            message = (
-                f"Broker {self.broker!r} did not answer within CONFIRM_TIMEOUT "
-                f"({self._settings.confirm_timeout}); what is unanswered is sent again."
-            )
-            raise BrokerUnavailable(message)
-        for confirm in confirms:
-            window.take(confirm)
+    def _collect(self, window: Window, give_up: float) -> None:
+        """Take the answers that come first.
+
+        Raises `BrokerUnavailable` if none comes within CONFIRM_TIMEOUT, or by ``give_up``.
+        """
+        timeout = self._settings.confirm_timeout
+        deadline = min(time.monotonic() + timeout.total_seconds(), give_up)
+        answered = not window.in_flight
+        while not answered:
+            # A driver may come back early without an answer; that must not start the wait again.
+            for confirm in self._publisher.confirms(max(0.0, deadline - time.monotonic())):
+                window.take(confirm)
+                answered = True
+            if not answered and time.monotonic() >= deadline:
+                message = (
+                    f"Broker {self.broker!r} did not answer within CONFIRM_TIMEOUT ({timeout}); "
+                    "what is unanswered is sent again."
+                )
+                raise BrokerUnavailable(message)
 
     def _address(self, entry: Entry) -> Mapping[str, str]:
-        route = routes.resolve(entry.message.topic)
         # The row keeps the broker that its route named at publish, whatever routes say today.
+        try:
+            route = routes.resolve(entry.message.topic)
+        except UnknownTopic:
+            return {}
         return route.address if route.broker == self.broker else {}
 
     def _judge(self, entry: Entry, error_class: str, error: str) -> Failed:
@@ -239,5 +291,8 @@ class Relay:
             try:
                 self._publisher.confirms(0)
             except BrokerUnavailable:
-                self._opened = False
-                self._publisher.close()
+                self._drop()
+
+    def _drop(self) -> None:
+        self._opened = False
+        self._publisher.close()

@@ -38,12 +38,12 @@ class DrainReport:
         self.released += claimed - len(outcomes)
 
     def add(self, other: DrainReport) -> None:
-        """Add the figures of another report."""
+        """Add the figures of another report; of two outages the first is kept."""
         for field in fields(self):
             if field.name != "outage":
                 total = getattr(self, field.name) + getattr(other, field.name)
                 setattr(self, field.name, total)
-        self.outage = other.outage
+        self.outage = self.outage or other.outage
 
     def as_dict(self) -> dict[str, int | float | str]:
         """The figures by name."""

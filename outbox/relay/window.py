@@ -21,9 +21,7 @@ class Window:
     stays where it is and costs no attempt. ``doubt`` is why, if the broker said so of any.
     """
 
-    def __init__(
-        self, page: Sequence[Entry], judge: Judge, max_count: int, max_bytes: int
-    ) -> None:
+    def __init__(self, page: Sequence[Entry], judge: Judge, max_count: int, max_bytes: int) -> None:
         """``max_count`` and ``max_bytes`` bound what is unanswered at any time."""
         self.outcomes: dict[int, Outcome] = {}
         self.doubt = ""
@@ -40,10 +38,17 @@ class Window:
         """Whether an answer is still awaited or a message still to be handed over."""
         return bool(self._ready or self._in_flight)
 
+    @property
+    def in_flight(self) -> tuple[Entry, ...]:
+        """What is handed over and not answered."""
+        return tuple(self._in_flight.values())
+
     def next(self) -> Entry | None:
         """The next message that may be handed over, now in flight; None while there is no room."""
+        if not self._ready or self._room <= 0:
+            return None
         # A message larger than the bound goes alone.
-        if not self._ready or self._room <= 0 or (self._bytes <= 0 and self._in_flight):
+        if self._in_flight and len(self._ready[0].message.body) > self._bytes:
             return None
         entry = self._ready.popleft()
         self._in_flight[entry.message.id] = entry
@@ -60,7 +65,6 @@ class Window:
             self._done(entry)
         elif confirm.status is Status.UNKNOWN:
             self.doubt = confirm.reason or "the broker gave no verdict"
-            self._chains.pop(entry.message.key, None)
         else:
             self.fail(entry, confirm.status.value, confirm.reason)
 

@@ -57,11 +57,11 @@ def _unknown(path: str, key: object, known: list[str]) -> str:
     return f"{path}[{key!r}] is not a setting. {hint}"
 
 
-def _convert(value: object, hint: object, path: str) -> object:
+def _convert(value: object, hint: object, path: str) -> object:  # noqa: PLR0911 - a kind a line
     value = _from_environment(value, path)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return _build(_expect(value, Mapping, path, "a dict"), hint, path)
+        return _build(_expect_dict(value, path), hint, path)
     if origin in (typing.Union, types.UnionType):
         return _first_fit(value, arguments, path)
     if origin is typing.Literal:
@@ -70,13 +70,22 @@ def _convert(value: object, hint: object, path: str) -> object:
         message = f"{path} must be one of {', '.join(map(repr, arguments))}, not {value!r}."
         raise ImproperlyConfigured(message)
     if origin is Mapping:
-        items = _expect(value, Mapping, path, "a dict").items()
+        items = _expect_dict(value, path).items()
         return {key: _convert(item, arguments[1], f"{path}[{key!r}]") for key, item in items}
     if origin in (tuple, Sequence):
         return _sequence(value, origin, arguments, path)
     if hint is object:
-        return value
+        return _resolve(value, path)
     return _expect(value, typing.cast(type, hint), path, f"of type {hint.__name__}")  # type: ignore[attr-defined]
+
+
+def _resolve(value: object, path: str) -> object:
+    """Free-form options: nothing to check, but "env:NAME" counts at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _resolve(item, f"{path}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_resolve(item, f"{path}[{i}]") for i, item in enumerate(value)]
+    return _from_environment(value, path)
 
 
 def _sequence(value: object, origin: object, arguments: tuple[object, ...], path: str) -> object:
@@ -99,6 +108,13 @@ def _first_fit(value: object, hints: tuple[object, ...], path: str) -> object:
         except ImproperlyConfigured as error:
             faults.append(str(error))
     raise ImproperlyConfigured(" Or: ".join(faults))
+
+
+def _expect_dict(value: object, path: str) -> Mapping[str, object]:
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return value
+    message = f"{path} must be a dict with text keys, not {value!r}."
+    raise ImproperlyConfigured(message)
 
 
 def _expect(value: object, kind: type[T], path: str, name: str) -> T:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 
 
@@ -14,13 +16,34 @@ class StopSignal(threading.Event):
     Leaving at once is safe: leases run out and what was not recorded is done again.
     """
 
+    def __init__(self) -> None:
+        """Not listening yet."""
+        super().__init__()
+        self._asked = False
+
     def install(self) -> None:
         """Take over SIGTERM and SIGINT. Must run in the main thread."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
 
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Take them over for a while; does nothing in another thread than the main one."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.install()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.is_set():
+        if self._asked:
             # No cleanup: the user has asked twice. 143 and 130 are what a shell reports.
             os._exit(128 + number)
-        self.set()
+        self._asked = True
+        # Not here: the interrupted main thread may hold the lock that `set` takes.
+        threading.Thread(target=self.set).start()

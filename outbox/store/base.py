@@ -17,20 +17,31 @@ from django.db import connections, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
+from outbox.conf import SLOTS
 from outbox.models import OutboxMessage, OutboxTodo, TodoState
-from outbox.store.lanes import SLOTS, Lanes
+from outbox.store.lanes import Lanes
 from outbox.store.types import Done, Entry, Failed, Lease, Outcomes, Parked
 from outbox.wire import Message
 
 _ERROR_LENGTH: Final = 2000
 
-# One look-up a slot, whatever the backlog: a DISTINCT would walk all of it.
-_BUSY_SLOTS: Final = f"""
-SELECT s.slot FROM ({" UNION ALL ".join(f"SELECT {slot} AS slot" for slot in range(SLOTS))}) s
-WHERE EXISTS (SELECT 1 FROM outbox_todo t WHERE t.broker = %s AND t.state = 0 AND t.slot = s.slot)
+# One look-up a slot, whatever the backlog: a DISTINCT would walk all of it, and so would the hash
+# join that PostgreSQL makes of an EXISTS. The LIMIT keeps it from making one.
+_SLOTS: Final = ", ".join(f"({slot})" for slot in range(SLOTS))
+_BUSY_SLOTS: Final = """
+WITH s (slot) AS (VALUES {slots})
+SELECT s.slot FROM s WHERE (
+    SELECT 1 FROM outbox_todo t
+    WHERE t.broker = %s AND t.state = 0 AND t.slot = s.slot LIMIT 1
+) IS NOT NULL
 UNION
-SELECT t.slot FROM outbox_todo t WHERE t.broker = %s AND t.state = 1 AND t.due_at <= {{now}}
+SELECT t.slot FROM outbox_todo t WHERE t.broker = %s AND t.state = 1 AND t.due_at <= {now}
 """
+
+
+def _storable(text: str) -> str:
+    """A broker may answer anything; what no database stores is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
 
 
 def slot_of(message: Message) -> int:
@@ -43,7 +54,8 @@ class Store:
     """The verbs of one database. Every comparison of times uses that database's clock."""
 
     now: str
-    """SQL: the database's time when the expression is evaluated, not when the transaction began."""
+    """SQL: the database's time when the statement began; not when the transaction did (D8), nor a
+    clock that moves while an index is read, for which no index can be used."""
     later: str
     """SQL: ``now`` plus one parameter in seconds."""
 
@@ -76,7 +88,7 @@ class Store:
     def busy_lanes(self, broker: str, lanes: int) -> list[int]:
         """The lanes that have something to hand over now."""
         with connections[self.alias].cursor() as cursor:
-            cursor.execute(_BUSY_SLOTS.format(now=self.now), [broker, broker])
+            cursor.execute(_BUSY_SLOTS.format(slots=_SLOTS, now=self.now), [broker, broker])
             return sorted({slot % lanes for (slot,) in cursor.fetchall()})
 
     def acquire(
@@ -84,6 +96,10 @@ class Store:
     ) -> Lease | None:
         """Take a lane whose lease has ended; None while another relay holds it."""
         return self._lanes().acquire(broker, lane, lanes, owner, lease)
+
+    def renew(self, held: Lease, lease: timedelta) -> Lease:
+        """Give a lease a new life from now on. Raises `LeaseLost`."""
+        return self._lanes().move(held, lease)
 
     def give_back(self, held: Lease) -> None:
         """End a lease, so that the next relay need not wait for it. Raises `LeaseLost`."""
@@ -97,12 +113,7 @@ class Store:
         """
         todo = self._new(held, limit)
         keys = {key for _seq, key, _attempts in todo if key}
-        blocked = set(
-            self._todo()
-            .filter(broker=held.broker, key__in=keys, state__gt=TodoState.NEW)
-            .values_list("key", flat=True)
-        )
-        return self._entries(todo, blocked)
+        return self._entries(todo, self._blocked(held.broker, keys) if keys else set())
 
     def due(self, held: Lease, limit: int) -> list[Entry]:
         """The lane's messages whose next attempt is due, at most ``limit``. Writes nothing."""
@@ -136,6 +147,11 @@ class Store:
         todo = self._todo().filter(broker=held.broker, state=TodoState.NEW, slot__in=held.slots)
         return list(todo.order_by("seq").values_list("seq", "key", "attempts")[:limit])
 
+    def _blocked(self, broker: str, keys: set[str]) -> set[str]:
+        """Those of the keys whose earlier messages are in the way."""
+        rows = self._todo().filter(broker=broker, key__in=keys, state__gt=TodoState.NEW)
+        return set(rows.values_list("key", flat=True))
+
     def _entries(self, todo: list[tuple[int, str, int]], blocked: set[str]) -> list[Entry]:
         rows = OutboxMessage.objects.using(self.alias).in_bulk([seq for seq, _, _ in todo])
         return [
@@ -158,7 +174,7 @@ class Store:
             outcome = failed[row.seq]
             row.attempts += 1
             row.error_class = outcome.error_class[:100]
-            row.error = outcome.error.replace("\x00", "")[:_ERROR_LENGTH]
+            row.error = _storable(outcome.error)[:_ERROR_LENGTH]
             row.state = TodoState.DEAD if outcome.delay is None else TodoState.RETRY
             # The database's clock plus a duration: no host's clock decides when a message is due.
             row.due_at = Now() + (outcome.delay or timedelta(0))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 import uuid
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from django.db.models import BooleanField, Case, Value, When
 from django.db.models.functions import Now
 
+from outbox.conf import SLOTS
 from outbox.exceptions import LeaseLost
 from outbox.models import OutboxLane
 from outbox.store.types import Lease
@@ -17,22 +18,21 @@ from outbox.store.types import Lease
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-SLOTS: Final = 64
-"""A key belongs to one slot for ever; a lane owns slots, so the number of lanes may change."""
-
 LOG_KEPT: Final = 1000
 """Rows of the log that are kept a lane, to see who settled what lately."""
 
 _PRUNE_EVERY: Final = 100
+"""Leases of a lane between two prunings."""
 
 # The fence. The row is written only if its predecessor is still there and has no successor: a
 # relay whose lease has passed to another finds the successor and changes nothing (G6). A pruned
-# predecessor means that the log is at least LOG_KEPT rows ahead.
+# predecessor means that the log is at least LOG_KEPT rows ahead. The predecessor's owner counts
+# too: in a database restored from a backup, positions are given a second time.
 _APPEND = """
 INSERT INTO outbox_lane
     (broker, lane, seq, epoch, owner, lease_until, published, failed, at)
 SELECT broker, lane, seq + 1, epoch + %s, %s, {lease_until}, %s, %s, {now}
-FROM outbox_lane WHERE broker = %s AND lane = %s AND seq = %s
+FROM outbox_lane WHERE broker = %s AND lane = %s AND seq = %s AND owner = %s
 ON CONFLICT DO NOTHING
 """
 
@@ -43,6 +43,9 @@ INSERT INTO outbox_lane
 VALUES (%s, %s, 0, 0, %s, {now}, 0, 0, {now})
 ON CONFLICT DO NOTHING
 """
+
+
+_OWNER: Final = OutboxLane._meta.get_field("owner")  # noqa: SLF001 - documented API
 
 
 class Lanes:
@@ -63,14 +66,14 @@ class Lanes:
             with self._connection.cursor() as cursor:
                 cursor.execute(self._first, [broker, lane, self._uuid(owner)])
             newest = self._newest(broker, lane)
-        if newest is None or not newest[2]:
+        if newest is None or not newest[3]:
             return None
-        seq, epoch, _free = newest
+        seq, epoch, before, _free = newest
         slots = tuple(range(lane, SLOTS, lanes))
         held = Lease(broker, lane, slots, owner, epoch + 1, seq + 1, _expiry(lease))
-        if not self._insert(held, lease, new_epoch=1):
+        if not self._insert(held, lease, after=before, new_epoch=1):
             return None
-        if held.seq % _PRUNE_EVERY == 0:
+        if held.epoch % _PRUNE_EVERY == 0:
             self._prune(held)
         return held
 
@@ -80,7 +83,7 @@ class Lanes:
         Must be the first write of a settling transaction. Raises `LeaseLost`.
         """
         moved = held.moved(_expiry(lease))
-        if not self._insert(moved, lease, published=published, failed=failed):
+        if not self._insert(moved, lease, after=held.owner, published=published, failed=failed):
             message = (
                 f"Lane {held.lane} of broker {held.broker!r} has passed to another relay; what "
                 "this one did is not recorded and is done again."
@@ -88,8 +91,15 @@ class Lanes:
             raise LeaseLost(message)
         return moved
 
-    def _insert(
-        self, row: Lease, lease: timedelta, *, new_epoch: int = 0, published: int = 0, failed: int = 0
+    def _insert(  # noqa: PLR0913 - the columns of a row
+        self,
+        row: Lease,
+        lease: timedelta,
+        *,
+        after: uuid.UUID,
+        new_epoch: int = 0,
+        published: int = 0,
+        failed: int = 0,
     ) -> bool:
         parameters = [
             new_epoch,
@@ -100,26 +110,27 @@ class Lanes:
             row.broker,
             row.lane,
             row.seq - 1,
+            self._uuid(after),
         ]
         with self._connection.cursor() as cursor:
             cursor.execute(self._append, parameters)
-            return cursor.rowcount == 1
+            return bool(cursor.rowcount == 1)
 
-    def _newest(self, broker: str, lane: int) -> tuple[int, int, bool] | None:
+    def _newest(self, broker: str, lane: int) -> tuple[int, int, uuid.UUID, bool] | None:
         free = Case(
             When(lease_until__lte=Now(), then=Value(value=True)),
             default=Value(value=False),
             output_field=BooleanField(),
         )
         rows = OutboxLane.objects.using(self._connection.alias).filter(broker=broker, lane=lane)
-        return rows.order_by("-seq").values_list("seq", "epoch", free).first()
+        return rows.order_by("-seq").values_list("seq", "epoch", "owner", free).first()
 
     def _prune(self, held: Lease) -> None:
         rows = OutboxLane.objects.using(self._connection.alias)
         rows.filter(broker=held.broker, lane=held.lane, seq__lt=held.seq - LOG_KEPT).delete()
 
-    def _uuid(self, value: uuid.UUID) -> object:
-        return OutboxLane._meta.get_field("owner").get_db_prep_value(value, self._connection)
+    def _uuid(self, value: uuid.UUID) -> uuid.UUID | str:
+        return cast(uuid.UUID | str, _OWNER.get_db_prep_value(value, self._connection))
 
 
 def _expiry(lease: timedelta) -> float:

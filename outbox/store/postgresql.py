@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, cast
 
 from django.db import connections
 
@@ -36,12 +36,20 @@ FROM unnest(%s::smallint[]) AS s(slot) CROSS JOIN LATERAL (
 ) t ORDER BY t.seq LIMIT %s
 """
 
+# One look-up a key, for the same reason; "key IN" would read every exception there is.
+_BLOCKED: Final = """
+SELECT k.key FROM unnest(%s::text[]) AS k(key) WHERE (
+    SELECT 1 FROM outbox_todo t
+    WHERE t.broker = %s AND t.key = k.key AND t.state > 0 LIMIT 1
+) IS NOT NULL
+"""
+
 
 class PostgreSQLStore(Store):
     """Engine H with PostgreSQL's statements."""
 
-    now = "clock_timestamp()"
-    later = "clock_timestamp() + %s * interval '1 second'"
+    now = "statement_timestamp()"
+    later = "statement_timestamp() + %s * interval '1 second'"
 
     def add(self, messages: Sequence[tuple[Message, str]]) -> None:
         """Write messages, each with its broker's alias, in the caller's transaction."""
@@ -55,10 +63,15 @@ class PostgreSQLStore(Store):
     def _new(self, held: Lease, limit: int) -> list[tuple[int, str, int]]:
         with connections[self.alias].cursor() as cursor:
             cursor.execute(_NEW, [list(held.slots), held.broker, limit, limit])
-            return cursor.fetchall()
+            return cast(list[tuple[int, str, int]], cursor.fetchall())
+
+    def _blocked(self, broker: str, keys: set[str]) -> set[str]:
+        with connections[self.alias].cursor() as cursor:
+            cursor.execute(_BLOCKED, [list(keys), broker])
+            return {key for (key,) in cursor.fetchall()}
 
 
-def _row(message: Message, broker: str) -> tuple[object, ...]:
+def _row(message: Message, broker: str) -> tuple[Any, ...]:
     return (
         message.id,
         message.time,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
 
 from django.db.models import Count, DurationField, ExpressionWrapper, F, Max, OuterRef, Q, Subquery
@@ -42,11 +42,12 @@ def groups(using: str, by: Grouping) -> Iterator[dict[str, Any]]:
     topic = OutboxMessage.objects.using(using).filter(seq=OuterRef("seq")).values("topic")
     name = {"error": F("error_class"), "topic": Subquery(topic)}.get(by, F(by))
     rows = OutboxTodo.objects.using(using).values(name=name).annotate(**_COUNTS)
+    row: Mapping[str, Any]
     for row in rows.order_by("name"):
         shown = _NAMES[TodoState(row["name"])] if by == "state" else row["name"]
         yield {**_seconds(row), "name": shown}
 
 
-def _seconds(row: dict[str, Any]) -> dict[str, Any]:
+def _seconds(row: Mapping[str, Any]) -> dict[str, Any]:
     oldest = row["oldest"]
     return {**row, "oldest": None if oldest is None else max(0.0, oldest.total_seconds())}

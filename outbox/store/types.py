@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -68,5 +68,3 @@ class Parked:
 Outcome = Done | Failed | Parked
 Outcomes = Mapping[int, Outcome]
 """``seq`` → outcome. A message without one stays as it is: nothing is known, nothing was tried."""
-
-Page = Sequence[Entry]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Mapping
+from typing import Final
 
 from outbox.wire import codecs, headers
 from outbox.wire.errors import DecodeError
 from outbox.wire.message import Message
 
+_VERSION: Final = "1.0"
 _ATTRIBUTES = frozenset(
     {headers.SPECVERSION, headers.ID, headers.SOURCE, headers.TYPE, headers.TIME, headers.KEY}
 )
@@ -24,7 +26,7 @@ def to_headers(message: Message, prefix: str) -> dict[str, str]:
     """All headers of a message for a transport with this prefix; the body travels beside them."""
     result = dict(message.headers)
     result[headers.CONTENT_TYPE] = message.content_type
-    result[prefix + headers.SPECVERSION] = "1.0"
+    result[prefix + headers.SPECVERSION] = _VERSION
     result[prefix + headers.ID] = str(message.id)
     result[prefix + headers.SOURCE] = message.source
     result[prefix + headers.TYPE] = message.topic
@@ -37,8 +39,9 @@ def to_headers(message: Message, prefix: str) -> dict[str, str]:
 def from_headers(fields: Mapping[str, str], body: bytes) -> Message:
     """Rebuild the message that `to_headers` took apart, whichever known prefix it was given.
 
-    Raises `DecodeError` that names the attribute that is missing or malformed. The body is not
-    looked at.
+    Raises `DecodeError` that names the attribute that is missing or malformed. A version is not
+    asked for, since change data capture sends none, but another one than 1.0 is refused. The body
+    is not looked at.
     """
     attributes: dict[str, str] = {}
     own: dict[str, str] = {}
@@ -51,6 +54,11 @@ def from_headers(fields: Mapping[str, str], body: bytes) -> Message:
             content_type = value
         else:
             own[name] = value
+    version = attributes.get(headers.SPECVERSION, _VERSION)
+    if version != _VERSION:
+        raise DecodeError(
+            f"The CloudEvents attribute 'specversion' is {version[:100]!r}, not {_VERSION!r}."
+        )
     return Message(
         id=_uuid(_required(attributes, headers.ID)),
         topic=_required(attributes, headers.TYPE),
@@ -94,7 +102,8 @@ def _uuid(text: str) -> uuid.UUID:
 def _time(text: str) -> dt.datetime:
     try:
         time = dt.datetime.fromisoformat(text)
-    except ValueError as error:
+        # Without an offset it is taken as UTC; with one it may lie outside of what UTC can say.
+        return time.astimezone(dt.UTC) if time.tzinfo else time.replace(tzinfo=dt.UTC)
+    except (ValueError, OverflowError) as error:
         message = f"The CloudEvents attribute 'time' is no RFC 3339 time: {text[:100]!r}."
         raise DecodeError(message) from error
-    return time if time.tzinfo else time.replace(tzinfo=dt.UTC)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import json
+import math
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,7 +49,15 @@ def _refuse_constant(name: str) -> object:
     raise ValueError(message)
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        message = f"{text[:40]} is out of the range of a number"
+        raise ValueError(message)
+    return value
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_parse_float)
 
 
 def _encode_json(payload: object) -> bytes:
@@ -71,7 +80,7 @@ CODECS: Mapping[str, Codec] = MappingProxyType({JSON: Codec(_encode_json, _decod
 
 
 def media_type(content_type: str) -> str:
-    """The type without parameters, in lower case: ``text/plain; charset=utf-8`` → ``text/plain``."""
+    """The type alone, in lower case: ``Text/plain; charset=utf-8`` → ``text/plain``."""
     return content_type.partition(";")[0].strip().lower()
 
 
@@ -90,9 +99,7 @@ def encode(payload: object, content_type: str) -> bytes:
         return codec.encode(payload)
     if isinstance(payload, bytes):
         return payload
-    message = (
-        f"There is no codec for {content_type!r}: give the payload as bytes, or use {JSON!r}."
-    )
+    message = f"There is no codec for {content_type!r}: give the payload as bytes, or use {JSON!r}."
     raise EncodeError(message)
 
 

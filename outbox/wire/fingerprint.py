@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Final
 
 from outbox.wire import codecs
+from outbox.wire.errors import DecodeError
 from outbox.wire.message import Message
 
 VERSION: Final = 1
@@ -28,7 +29,7 @@ def fingerprint(message: Message) -> bytes:
     Id, source, time and headers are left out: a resent message keeps its content.
     """
     digest = hashlib.blake2b(digest_size=SIZE)
-    for part in (message.topic.encode(), message.key.encode(), _canonical_body(message)):
+    for part in (_utf8(message.topic), _utf8(message.key), _canonical_body(message)):
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return digest.digest()
@@ -37,7 +38,10 @@ def fingerprint(message: Message) -> bytes:
 def _canonical_body(message: Message) -> bytes:
     if codecs.media_type(message.content_type) != codecs.JSON:
         return message.body
-    return canonical_json(message.payload).encode("utf-8", "surrogatepass")
+    try:
+        return _utf8(canonical_json(message.payload))
+    except RecursionError as error:
+        raise DecodeError("The body nests too deeply to be compared.") from error
 
 
 def canonical_json(value: object) -> str:
@@ -50,6 +54,11 @@ def canonical_json(value: object) -> str:
     if isinstance(value, float):
         return _number(value)
     return _text(value)
+
+
+def _utf8(text: str) -> bytes:
+    # JSON may escape half of a surrogate pair; it is content like any other.
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _utf16_order(text: str) -> bytes:

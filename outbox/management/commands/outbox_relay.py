@@ -9,7 +9,7 @@ from argparse import ArgumentParser
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import router
+from django.db import connections, router
 
 from outbox.conf import get_settings
 from outbox.models import OutboxMessage
@@ -31,7 +31,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--broker", action="append", metavar="ALIAS", help="only this broker (repeatable)"
         )
-        parser.add_argument("--database", metavar="ALIAS", help="database of the outbox")
+        parser.add_argument("--database", choices=tuple(connections), help="database of the outbox")
         until = parser.add_mutually_exclusive_group()
         until.add_argument("--once", action="store_true", help="one round, then exit")
         until.add_argument("--drain", action="store_true", help="exit once nothing is due")
@@ -47,38 +47,18 @@ class Command(BaseCommand):
             raise CommandError(message, returncode=2)
         using = options["database"] or router.db_for_write(OutboxMessage)
         stop = StopSignal()
-        if threading.current_thread() is threading.main_thread():
-            stop.install()
         reports = {alias: DrainReport() for alias in aliases}
-        self._say("ready", DrainReport(), as_json=options["json_lines"])
-        loop = self._once if options["once"] else self._drain if options["drain"] else _for_ever
-        run_all(
-            stop,
-            [functools.partial(loop, alias, using, stop, reports[alias]) for alias in aliases],
-        )
+        loop = _once if options["once"] else _drain if options["drain"] else _for_ever
+        loops = [functools.partial(loop, alias, using, stop, reports[alias]) for alias in aliases]
+        with stop.on_signals():
+            self._say("ready", DrainReport(), as_json=options["json_lines"])
+            run_all(stop, loops)
         total = DrainReport()
         for report in reports.values():
             total.add(report)
         self._say("stopped", total, as_json=options["json_lines"])
         if options["once"] or options["drain"]:
             _raise_for(reports)
-
-    @staticmethod
-    def _once(alias: str, using: str, _stop: threading.Event, report: DrainReport) -> None:
-        relay = Relay(alias, using)
-        report.add(relay.drain())
-        relay.close()
-
-    @staticmethod
-    def _drain(alias: str, using: str, stop: threading.Event, report: DrainReport) -> None:
-        relay = Relay(alias, using)
-        while not stop.is_set():
-            report.add(relay.drain(stop))
-            # What another relay holds, or held when it died, is waited for: at most a lease.
-            if report.outage or not relay.waiting():
-                break
-            stop.wait(get_settings().poll[0].total_seconds())
-        relay.close()
 
     def _say(self, event: str, report: DrainReport, *, as_json: bool) -> None:
         if as_json:
@@ -93,6 +73,23 @@ class Command(BaseCommand):
             )
         self.stdout.write(line)
         self.stdout.flush()
+
+
+def _once(alias: str, using: str, stop: threading.Event, report: DrainReport) -> None:
+    relay = Relay(alias, using)
+    report.add(relay.drain(stop, once=True))
+    relay.close()
+
+
+def _drain(alias: str, using: str, stop: threading.Event, report: DrainReport) -> None:
+    relay = Relay(alias, using)
+    while not stop.is_set():
+        report.add(relay.drain(stop))
+        # What another relay holds, or held when it died, is waited for: at most a lease.
+        if report.outage or not relay.waiting():
+            break
+        stop.wait(get_settings().poll[0].total_seconds())
+    relay.close()
 
 
 def _for_ever(alias: str, using: str, stop: threading.Event, report: DrainReport) -> None:

@@ -8,7 +8,7 @@ from argparse import ArgumentParser
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand
-from django.db import router
+from django.db import connections, router
 
 from outbox.models import OutboxMessage
 from outbox.store import stats
@@ -26,7 +26,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--by", choices=("state", "broker", "topic", "error"), default="state", help="grouping"
         )
-        parser.add_argument("--database", metavar="ALIAS", help="database of the outbox")
+        parser.add_argument("--database", choices=tuple(connections), help="database of the outbox")
         parser.add_argument("--json", action="store_true", help="one JSON document")
 
     def handle(self, *_args: Any, **options: Any) -> None:

@@ -1,0 +1,107 @@
+"""PostgreSQL reads what it needs and not the backlog, even with statistics of an empty table."""
+
+import json
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from outbox.models import TodoState
+from outbox.store import Done, stores
+
+pytestmark = [pytest.mark.postgres, pytest.mark.django_db]
+
+ROWS = 50_000
+FILL = """
+INSERT INTO outbox_todo (seq, broker, slot, key, state, due_at)
+SELECT %s + n, 'default', n %% 64, %s || n, %s, now() + %s * interval '1 hour'
+FROM generate_series(1, %s) n
+"""
+
+
+@pytest.fixture(params=["stale", "fresh"])
+def held(request):
+    """A lane of a table with a large backlog of every kind."""
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE outbox_todo")
+        for first, key, state, hours in (
+            (0, "", TodoState.NEW, -1),
+            (ROWS, "later", TodoState.RETRY, 1),
+            (2 * ROWS, "parked", TodoState.PARKED, -1),
+        ):
+            cursor.execute(FILL, [first, key, state, hours, ROWS])
+        if request.param == "fresh":
+            cursor.execute("ANALYZE outbox_todo")
+    return stores["default"].acquire("default", 3, 8, uuid.uuid4(), timedelta(minutes=5))
+
+
+def rows_read(plan):
+    """Rows of the table that this plan looked at, those that a filter threw away included."""
+    own = 0
+    if plan.get("Relation Name") == "outbox_todo" or "outbox_todo" in plan.get("Index Name", ""):
+        removed = plan.get("Rows Removed by Filter", 0) + plan.get(
+            "Rows Removed by Index Recheck", 0
+        )
+        own = (plan["Actual Rows"] + removed) * plan["Actual Loops"]
+    return own + sum(map(rows_read, plan.get("Plans", [])))
+
+
+def explained(verb, *args):
+    """The result of a verb, and the rows that its statements on `outbox_todo` look at."""
+    with CaptureQueriesContext(connection) as queries:
+        result = verb(*args)
+    read = 0
+    for query in queries.captured_queries:
+        if "outbox_todo" in query["sql"] and query["sql"].lstrip().startswith(("SELECT", "WITH")):
+            with connection.cursor() as cursor:
+                cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {query['sql']}")
+                plans = cursor.fetchone()[0]
+            plans = json.loads(plans) if isinstance(plans, str) else plans
+            read += rows_read(plans[0]["Plan"])
+    return result, read
+
+
+def test_busy_lanes(held):
+    lanes, read = explained(stores["default"].busy_lanes, "default", 8)
+    assert lanes == list(range(8))
+    assert 64 <= read <= 128
+
+
+def test_claim(held):
+    store = stores["default"]
+    page, read = explained(store._new, held, 500)
+    assert [seq for seq, _key, _attempts in page] == sorted(
+        n for n in range(1, ROWS + 1) if n % 64 % 8 == 3
+    )[:500]
+    assert read <= 8 * 500
+
+
+def test_due(held):
+    page, read = explained(stores["default"].due, held, 500)
+    assert page == []
+    assert read == 0
+
+
+def test_blocked_keys(held):
+    # Messages do not matter to the plan, so there are none.
+    store = stores["default"]
+    store._entries = lambda todo, blocked: blocked
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE outbox_todo SET key = 'parked' || seq WHERE state = 0 AND seq < 600")
+    blocked, read = explained(store.claim, held, 50)
+    assert len(blocked) == 50
+    assert read <= 8 * 50 + 2 * 50
+
+
+def test_settle(held):
+    store = stores["default"]
+    done = [seq for seq, _key, _attempts in store._new(held, 500)]
+    with CaptureQueriesContext(connection) as queries:
+        store.settle(held, dict.fromkeys(done, Done()), timedelta(0))
+    delete = next(q["sql"] for q in queries.captured_queries if q["sql"].startswith("DELETE"))
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN {delete}")
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+    assert "Seq Scan" not in plan

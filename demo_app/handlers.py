@@ -15,9 +15,7 @@ from inbox import Message, handler
 def ship(message: Message) -> None:
     """Send the pieces, or take them back."""
     order = _order(message)
-    Shipment.objects.create(
-        invoice=order["invoice"], message_id=message.id, pieces=order["pieces"]
-    )
+    Shipment.objects.create(invoice=order["invoice"], message_id=message.id, pieces=order["pieces"])
 
 
 @handler(PLACED, group="billing")

@@ -29,7 +29,7 @@ class OrderLine(models.Model):
     unit_price = models.DecimalField(max_digits=14, decimal_places=4)
 
     def __str__(self) -> str:
-        return f"{self.quantity} × {self.stock_code}"
+        return f"{self.quantity} x {self.stock_code}"
 
 
 class Effect(models.Model):

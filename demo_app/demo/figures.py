@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.db.models import Count, F, Sum
+from django.db.models import Count, Sum
 
 from demo_app.models import EFFECTS, Order
 from inbox.models import InboxMessage

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
 
@@ -26,7 +27,7 @@ class Process:
     def start(self, *, stdout: int | None = None) -> IO[str] | None:
         """Start it; ``stdout=subprocess.PIPE`` returns its output instead of writing it down."""
         with self.log.open("a") as log:
-            self._popen = subprocess.Popen(
+            self._popen = subprocess.Popen(  # noqa: S603 - our own command lines
                 self._command,
                 env={**os.environ, **self._env},
                 # Held open, never written: a child that reads it learns of our end.
@@ -47,17 +48,35 @@ class Process:
         """SIGKILL, for it and all its children: no cleanup, no goodbye."""
         if self._popen is not None and self.running:
             os.killpg(self._popen.pid, signal.SIGKILL)
-            self._popen.wait()
+        self._reap()
+
+    def terminate(self) -> None:
+        """SIGTERM, to it alone; does not wait."""
+        if self._popen is not None and self.running:
+            self._popen.terminate()
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL for what is still there after the grace time."""
-        if self._popen is None or not self.running:
-            return
-        self._popen.terminate()
-        try:
-            self._popen.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        self.terminate()
+        if self._popen is not None:
+            try:
+                self._popen.wait(_GRACE)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._popen.pid, signal.SIGKILL)
+        self._reap()
+
+    def _reap(self) -> None:
+        if self._popen is not None:
+            with self._popen:  # closes the pipes and waits
+                self._popen = None
+
+
+def stop_all(processes: Sequence[Process]) -> None:
+    """Stop all of them at once, the youngest first."""
+    for process in reversed(processes):
+        process.terminate()
+    for process in reversed(processes):
+        process.stop()
 
 
 def manage(*arguments: str) -> list[str]:

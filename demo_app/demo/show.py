@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from demo_app.demo.figures import Figures, Invariant, invariants, take
-from demo_app.demo.processes import Process, manage
+from demo_app.demo.processes import Process, manage, stop_all
+from demo_app.demo.topics import make_topics
 from demo_app.models import EFFECTS
 
 _START_TIMEOUT: Final = 60.0
@@ -70,7 +70,7 @@ class Show:
     def _start(self) -> tuple[Process, Process]:
         if self._broker is None:
             self._broker = self._start_mock_cluster()
-        self._env["BROKER_URL"] = self._broker
+        self._env["DEMO_BROKER_URL"] = self._broker
         for group in EFFECTS:
             self._start_process(f"inbox-{group}", manage("inbox_consume", "--group", group))
         self._wait_for_consumers()
@@ -86,6 +86,7 @@ class Show:
         address = stdout.readline().strip() if stdout is not None else ""
         if not address:
             raise DemoError(_end_of(process))
+        make_topics(address)
         self._view.say(f"mock cluster (librdkafka's, not Kafka) at {address}")
         return f"kafka://{address}"
 
@@ -134,8 +135,7 @@ class Show:
         try:
             yield
         finally:
-            for process in reversed(self._processes):
-                process.stop()
+            stop_all(self._processes)
 
 
 def prepare(folder: Path) -> None:
@@ -146,9 +146,10 @@ def prepare(folder: Path) -> None:
 
 
 def _celery() -> list[str]:
-    # Beat inside the worker is fine: leases keep any number of drains apart.
-    worker = [sys.executable, "-m", "celery", "-A", "demo_app", "worker"]
-    return [*worker, "--beat", "--schedule", os.devnull, "--concurrency", "1", "--loglevel", "INFO"]
+    # Beat inside the worker is fine: leases keep any number of drains apart. Its schedule is kept
+    # in memory, because a file would be torn by the SIGKILL.
+    worker = [sys.executable, "-m", "celery", "-A", "demo_app", "worker", "--concurrency", "1"]
+    return [*worker, "--beat", "--scheduler", "celery.beat:Scheduler", "--loglevel", "INFO"]
 
 
 def _end_of(process: Process) -> str:

@@ -5,70 +5,100 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Bill',
+            name="Bill",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('invoice', models.CharField(db_index=True, max_length=20)),
-                ('message_id', models.UUIDField()),
-                ('amount', models.DecimalField(decimal_places=4, max_digits=14)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("invoice", models.CharField(db_index=True, max_length=20)),
+                ("message_id", models.UUIDField()),
+                ("amount", models.DecimalField(decimal_places=4, max_digits=14)),
             ],
             options={
-                'abstract': False,
+                "abstract": False,
             },
         ),
         migrations.CreateModel(
-            name='Mail',
+            name="Mail",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('invoice', models.CharField(db_index=True, max_length=20)),
-                ('message_id', models.UUIDField()),
-                ('subject', models.CharField(max_length=200)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("invoice", models.CharField(db_index=True, max_length=20)),
+                ("message_id", models.UUIDField()),
+                ("subject", models.CharField(max_length=200)),
             ],
             options={
-                'abstract': False,
+                "abstract": False,
             },
         ),
         migrations.CreateModel(
-            name='Order',
+            name="Order",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('invoice', models.CharField(max_length=20, unique=True)),
-                ('customer', models.CharField(blank=True, max_length=20)),
-                ('country', models.CharField(blank=True, max_length=60)),
-                ('placed_at', models.DateTimeField()),
-                ('total', models.DecimalField(decimal_places=4, max_digits=14)),
-                ('cancels', models.BooleanField(default=False)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("invoice", models.CharField(max_length=20, unique=True)),
+                ("customer", models.CharField(blank=True, max_length=20)),
+                ("country", models.CharField(blank=True, max_length=60)),
+                ("placed_at", models.DateTimeField()),
+                ("total", models.DecimalField(decimal_places=4, max_digits=14)),
+                ("cancels", models.BooleanField(default=False)),
             ],
         ),
         migrations.CreateModel(
-            name='Shipment',
+            name="Shipment",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('invoice', models.CharField(db_index=True, max_length=20)),
-                ('message_id', models.UUIDField()),
-                ('pieces', models.IntegerField()),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("invoice", models.CharField(db_index=True, max_length=20)),
+                ("message_id", models.UUIDField()),
+                ("pieces", models.IntegerField()),
             ],
             options={
-                'abstract': False,
+                "abstract": False,
             },
         ),
         migrations.CreateModel(
-            name='OrderLine',
+            name="OrderLine",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('stock_code', models.CharField(max_length=20)),
-                ('description', models.CharField(blank=True, max_length=200)),
-                ('quantity', models.IntegerField()),
-                ('unit_price', models.DecimalField(decimal_places=4, max_digits=14)),
-                ('order', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='lines', to='demo_app.order')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("stock_code", models.CharField(max_length=20)),
+                ("description", models.CharField(blank=True, max_length=200)),
+                ("quantity", models.IntegerField()),
+                ("unit_price", models.DecimalField(decimal_places=4, max_digits=14)),
+                (
+                    "order",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="lines",
+                        to="demo_app.order",
+                    ),
+                ),
             ],
         ),
     ]

@@ -23,6 +23,7 @@ _GOODS: Final = (
     ("84029G", "KNITTED UNION FLAG HOT WATER BOTTLE", "3.39"),
 )
 _CUSTOMERS: Final = 200
+_CANCELLED: Final = 0.1
 
 
 class Command(BaseCommand):
@@ -59,5 +60,5 @@ def _invented() -> Draft:
         country="United Kingdom",
         placed_at=dt.datetime.now(dt.UTC),
         lines=lines,
-        cancels=random.random() < 0.1,
+        cancels=random.random() < _CANCELLED,
     )

@@ -10,7 +10,7 @@ demo: .venv/.ready ## run the shop with its relay and consumers (ARGS="--seconds
 	@$(PY) manage.py outbox_demo --settings=settings.demo $(ARGS)
 
 test: .venv/.ready ## start real servers, run every test, stop them, say what was real
-	@$(PY) -m tests.services run -- $(PY) -m pytest $(ARGS)
+	@$(PY) -m tests.services run -- .ci/pytest $(ARGS)
 
 lint: .venv/.ready ## style, types, and who may import whom
 	@.venv/bin/ruff check

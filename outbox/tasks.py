@@ -17,14 +17,19 @@ if TYPE_CHECKING:
 
 _INTERVAL: Final = 5.0
 _LINGER: Final = 0.1
-"""Seconds, more than `outbox.wakeups.DEBOUNCE`: a commit whose nudge was saved is seen."""
+"""Seconds, more than `outbox.wakeups.DEBOUNCE`: a commit whose nudge was saved is seen.
+
+A drain that finds nothing ends at once: who took what it was nudged for is lingering.
+"""
 
 BEAT_SCHEDULE: Final[dict[str, Any]] = {
     "outbox-drain": {
         "task": "outbox.tasks.drain",
         "schedule": _INTERVAL,
         # A run that waited longer than the interval has a successor in the queue.
-        "options": {"expires": _INTERVAL, "ignore_result": True},
+        # The broker drops it; ``expires`` would compare the clocks of two hosts, and where they
+        # differ by more than the interval no drain would ever run.
+        "options": {"expiration": _INTERVAL, "ignore_result": True},
     },
 }
 """To merge into ``beat_schedule``. Any number of beats may run: lanes keep the drains apart."""

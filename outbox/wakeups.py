@@ -62,5 +62,7 @@ def _send(broker: str, using: str) -> None:
             kwargs={"broker": broker, "using": using},
             ignore_result=True,
             retry=False,
+            # A nudge that waited this long has successors, and beat's drains look anyway.
+            expires=SILENCE,
             producer=producer,
         )

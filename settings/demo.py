@@ -32,7 +32,7 @@ OUTBOX = {
 INBOX = {"BROKERS": {"default": {"BACKEND": f"inbox.brokers.{_driver[1]}", "URL": _url}}}
 
 # Celery without a server: messages are files.
-CELERY_BROKER_URL = "filesystem://"
+CELERY_BROKER_URL = "filesystem://localhost"
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "data_folder_in": str(DEMO_DIR / "celery"),
     "data_folder_out": str(DEMO_DIR / "celery"),

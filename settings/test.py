@@ -5,20 +5,20 @@ A second database, "sqlite", is always a SQLite file, so that one run covers bot
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
 import tempfile
+from pathlib import Path
 
 import dj_database_url
 
 from settings.base import *
 from settings.base import sqlite
 
-# By the environment, so that the processes that a test starts find the same files.
-if "OUTBOX_TEST_FOLDER" not in os.environ:
-    os.environ["OUTBOX_TEST_FOLDER"] = tempfile.mkdtemp(prefix="outbox-tests-")
-    atexit.register(shutil.rmtree, os.environ["OUTBOX_TEST_FOLDER"], ignore_errors=True)
+# By the environment, so that the processes that a test starts find the same files; outside of the
+# checkout, and removed with the test databases.
+_files = os.environ.setdefault(
+    "OUTBOX_TEST_FILES", str(Path(tempfile.gettempdir()) / f"outbox-tests-{os.getpid()}")
+)
 
 
 def _database(url: str) -> dict[str, object]:
@@ -29,8 +29,7 @@ def _database(url: str) -> dict[str, object]:
     return {**sqlite(path), "TEST": {"NAME": path}}
 
 
-_folder = f"sqlite:///{os.environ['OUTBOX_TEST_FOLDER']}"
 DATABASES = {
-    "default": _database(os.environ.get("DATABASE_URL", f"{_folder}/default.sqlite3")),
-    "sqlite": _database(os.environ.get("SQLITE_URL", f"{_folder}/sqlite.sqlite3")),
+    "default": _database(os.environ.get("DATABASE_URL", f"sqlite:///{_files}-default")),
+    "sqlite": _database(os.environ.get("SQLITE_URL", f"sqlite:///{_files}-sqlite")),
 }

@@ -62,7 +62,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     found = (re.search(r"NOT RUN \[(\w+)\]", reason) for reason in skipped)
     not_run = Counter(match[1] for match in found if match)
     if path := os.environ.get("OUTBOX_TEST_REPORT"):
-        Path(path).write_text(json.dumps(not_run))  # `make test` prints the table, with versions
+        # `make test` prints the table, with versions, after several runs.
+        report = Path(path)
+        earlier = json.loads(report.read_text()) if report.exists() else {}
+        report.write_text(json.dumps(not_run + Counter(earlier)))
     else:
         terminalreporter.section("servers")
         terminalreporter.write_line(table.render(_rows().values(), not_run))

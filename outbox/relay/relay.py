@@ -92,7 +92,7 @@ class Relay:
         """Hand over what is due until nothing is left for this relay.
 
         Begins no page after ``seconds``, or when ``stop`` is set. Goes on looking for ``linger``
-        seconds after the last message; with ``once`` it visits each lane once.
+        seconds after the last message it claimed; with ``once`` it visits each lane once.
         """
         report = DrainReport()
         if self._pacing.paused() > 0:
@@ -109,7 +109,7 @@ class Relay:
                 if self._round(report, enough):
                     quiet_since = time.monotonic()
                     self._pacing.worked()
-                elif time.monotonic() - quiet_since >= linger:
+                elif not report.claimed or time.monotonic() - quiet_since >= linger:
                     break
                 else:
                     stop.wait(_LOOK_AGAIN)

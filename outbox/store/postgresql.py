@@ -27,12 +27,15 @@ _ROW: Final = "(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 _ROWS_A_STATEMENT: Final = 5000
 
 # A page comes from one short index range a slot; a plain ORDER BY with "slot IN" would read and
-# sort the whole backlog of the lane.
+# sort the whole backlog of the lane. The range is one of rows and not "slot = s.slot ORDER BY seq",
+# for which the unique index on seq looks as good while the statistics are those of an empty table.
 _NEW: Final = """
 SELECT t.seq, t.key, t.attempts
 FROM unnest(%s::smallint[]) AS s(slot) CROSS JOIN LATERAL (
     SELECT seq, key, attempts FROM outbox_todo
-    WHERE broker = %s AND slot = s.slot AND state = 0 ORDER BY seq LIMIT %s
+    WHERE state = 0
+        AND (broker, slot, seq) >= (%s, s.slot, 0) AND (broker, slot, seq) < (%s, s.slot + 1, 0)
+    ORDER BY broker, slot, seq LIMIT %s
 ) t ORDER BY t.seq LIMIT %s
 """
 
@@ -62,7 +65,7 @@ class PostgreSQLStore(Store):
 
     def _new(self, held: Lease, limit: int) -> list[tuple[int, str, int]]:
         with connections[self.alias].cursor() as cursor:
-            cursor.execute(_NEW, [list(held.slots), held.broker, limit, limit])
+            cursor.execute(_NEW, [list(held.slots), held.broker, held.broker, limit, limit])
             return cast(list[tuple[int, str, int]], cursor.fetchall())
 
     def _blocked(self, broker: str, keys: set[str]) -> set[str]:

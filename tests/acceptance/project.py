@@ -33,7 +33,7 @@ class Project:
         self.env = {
             "DJANGO_SETTINGS_MODULE": "tests.acceptance.settings",
             "DATABASE_URL": database_url,
-            "CELERY_BROKER_URL": "filesystem://",
+            "CELERY_BROKER_URL": "filesystem://localhost",
             **env,
         }
         self.processes: list[Process] = []

@@ -70,7 +70,7 @@ def poll_on(consumer):
 def committed(consumer):
     from confluent_kafka import TopicPartition
 
-    (place,) = consumer._consumer.committed([TopicPartition(TOPIC, 0)], timeout=PATIENCE)
+    (place,) = consumer._session._client.committed([TopicPartition(TOPIC, 0)], timeout=PATIENCE)
     return place.offset
 
 
@@ -121,9 +121,9 @@ def test_a_partition_that_moved_is_not_settled_by_its_old_owner(cluster, consume
     while not moved and time.monotonic() < deadline:
         consumer.poll(0.1)
         moved = other.poll(0.1)
-        if not moved and not consumer._partitions.get((TOPIC, 0)):
+        if not moved and not consumer._session._partitions.get((TOPIC, 0)):
             continue
-        if consumer._partitions.get((TOPIC, 0)) not in (None, delivery.tag.partition):
+        if consumer._session._partitions.get((TOPIC, 0)) not in (None, delivery.tag.partition):
             break  # it came back to us in another assignment
     consumer.settle(delivery, Disposition.ACK)
     consumer.close()
@@ -176,10 +176,8 @@ def test_a_commit_in_a_rebalance_is_tried_later(cluster, consumer):
     deadline = time.monotonic() + PATIENCE
     while committed(consumer) != 1:
         assert time.monotonic() < deadline
-        consumer.poll(0.1)
-        if delivery.tag.partition not in consumer._partitions.values():
-            (delivery,) = take(consumer, 1)
-            consumer.settle(delivery, Disposition.ACK)
+        for again in consumer.poll(0.1):
+            consumer.settle(again, Disposition.ACK)
 
 
 def test_no_right_to_the_group_is_for_a_person(cluster, consumer):

@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
+from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -13,6 +15,7 @@ from outbox import Draft, publish, publish_many
 from outbox.models import OutboxLane, OutboxTodo, TodoState
 from outbox.runtime import hub
 from outbox.runtime.shutdown import StopSignal
+from outbox.store import stores
 from tests.outbox_support import ROOT, VENDORS, environment
 
 DATABASES = ["default", "sqlite"]
@@ -93,6 +96,16 @@ class TestRelay:
         with pytest.raises(CommandError, match=r"Not in OUTBOX.*: nope, x") as caught:
             run("outbox_relay", "--once", "--broker", "x", "--broker", "nope")
         assert caught.value.returncode == 2
+
+    def test_what_another_relay_holds_is_waited_for(self, broker):
+        send("a")
+        for lane in range(8):
+            lease = timedelta(seconds=0.7)
+            assert stores["default"].acquire("default", lane, 8, uuid.uuid4(), lease)
+        once = run("outbox_relay", "--once", "--broker", "default")
+        assert "stopped: 0 published" in once
+        drained = run("outbox_relay", "--drain", "--broker", "default")
+        assert "stopped: 1 published" in drained
 
     @pytest.mark.parametrize("command", ["outbox_relay", "outbox_stats"])
     def test_an_unknown_database(self, command):

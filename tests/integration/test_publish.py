@@ -19,6 +19,7 @@ from outbox import (
 )
 from outbox.models import OutboxMessage, OutboxTodo
 from outbox.relay import Relay
+from outbox.store import Store
 from tests.outbox_support import VENDORS, ScriptedPublisher, finish, rolled_back, start
 
 real_commits = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
@@ -57,6 +58,18 @@ class TestTransaction:
         settings.OUTBOX = settings.OUTBOX | {"REQUIRE_TRANSACTION": False}
         publish("a", 1)
         assert topics() == ["a"]
+
+    @real_commits
+    def test_of_its_own_is_all_or_nothing(self, settings, monkeypatch):
+        settings.OUTBOX = settings.OUTBOX | {"REQUIRE_TRANSACTION": False}
+
+        def fail(_):
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(Store, "_todo", fail)
+        with pytest.raises(ZeroDivisionError):
+            publish("a", 1, using="sqlite")
+        assert not OutboxMessage.objects.using("sqlite").exists()
 
     @real_commits
     @pytest.mark.parametrize("using", VENDORS)

@@ -315,6 +315,14 @@ class TestClaim:
             sent = publish_many([Draft("a", {"é": 1}, key="k", headers={"h": "1"})], using=using)
         assert [entry.message for entry in store.claim(held, 10)] == sent
 
+    def test_in_order_also_where_rows_have_moved(self, store, held, add):
+        """A row that was written again lies behind those that were written later."""
+        added = add(*["k"] * 12)
+        outcomes = dict.fromkeys(added[1:6], Parked())
+        held = store.settle(held, {added[0]: failed(PAST), **outcomes}, LEASE)
+        held = store.settle(held, {added[0]: Done()}, LEASE)
+        assert seqs(store.claim(held, 3)) == added[1:4]
+
     def test_only_the_slots_of_the_lane(self, store, using, add):
         added = add(*(str(n) for n in range(60)))
         rows = OutboxMessage.objects.using(using).in_bulk(added)
@@ -452,6 +460,19 @@ class TestDue:
 
 
 class TestErrors:
+    def test_a_settle_that_fails_half_way_changes_nothing(
+        self, store, using, held, add, monkeypatch
+    ):
+        def fail(*_):
+            raise ZeroDivisionError
+
+        one, two, three = add("", "", "k")
+        before = everything(using)
+        monkeypatch.setattr(store, "_remove", fail)
+        with pytest.raises(ZeroDivisionError):
+            store.settle(held, {one: failed(), two: Done(), three: Parked()}, LEASE)
+        assert everything(using) == before
+
     def test_many_at_once(self, store, using, held, add):
         added = add(*[""] * 120)
         outcomes = {seq: Failed(f"E{seq}", f"no {seq}", LATER * seq) for seq in added}

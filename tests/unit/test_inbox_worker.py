@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import signal
 import threading
 import time
 import uuid
@@ -297,6 +298,12 @@ class TestCommand:
         assert (report["event"], report["group"], report["processed"]) == ("report", "g", 1)
         assert stopped["event"] == "stopped"
         assert {"v", "event", *WorkerReport.__dataclass_fields__} == set(stopped)
+
+    def test_the_caller_gets_its_signal_handlers_back(self, place, capsys):
+        handler("t", group="g")(lambda _: None)
+        before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+        self.run(capsys)
+        assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
     def test_one_group_of_two(self, place, capsys):
         handler("t", group="g")(lambda _: None)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import signal
 import threading
 from argparse import ArgumentParser
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -55,16 +58,17 @@ class Command(BaseCommand):
         self._unconnected = set(groups)
         mode: Mode = "once" if options["once"] else "drain" if options["drain"] else "forever"
         stop = StopSignal()
-        if threading.current_thread() is threading.main_thread():
-            stop.install()
+        with _taken_over(stop):
+            self._consume(groups, stop, mode, options["max_messages"])
+
+    def _consume(
+        self, groups: list[str], stop: threading.Event, mode: Mode, max_messages: int | None
+    ) -> None:
         try:
             workers = [self._worker(group) for group in groups]
             run_all(
                 stop,
-                [
-                    functools.partial(_run, worker, stop, mode, options["max_messages"])
-                    for worker in workers
-                ],
+                [functools.partial(_run, worker, stop, mode, max_messages) for worker in workers],
             )
         except HandlerNotFound as error:
             raise CommandError(str(error), returncode=_USAGE) from error
@@ -106,6 +110,22 @@ class Command(BaseCommand):
         with self._speak:
             self.stdout.write(line)
             self.stdout.flush()
+
+
+@contextlib.contextmanager
+def _taken_over(stop: StopSignal) -> Iterator[None]:
+    """SIGTERM and SIGINT set ``stop``; a process that called the command gets its own back."""
+    # Python lets the main thread alone set handlers.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    stop.install()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(worker: Worker, stop: threading.Event, mode: Mode, max_messages: int | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from django.core.exceptions import ImproperlyConfigured
+from outbox.runtime.drivers import InvalidBroker as InvalidBroker  # noqa: PLC0414 - an export
 
 
 class OutboxError(Exception):
@@ -45,7 +45,3 @@ class BrokerUnavailable(BrokerError):  # noqa: N818
 
 class BrokerMisconfigured(BrokerError):  # noqa: N818
     """The broker refuses us or its settings: a person must act."""
-
-
-class InvalidBroker(ImproperlyConfigured):
-    """A broker alias or its backend is wrong."""

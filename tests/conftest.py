@@ -4,12 +4,21 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from outbox.runtime import hub
 from tests.services import fleet, table
 from tests.services.table import Row
+
+
+@pytest.fixture(autouse=True)
+def empty_hub() -> Iterator[None]:
+    """The memory broker lives as long as its process; each test leaves it empty."""
+    yield
+    hub.get("default").clear()
 
 
 @pytest.fixture(scope="session")

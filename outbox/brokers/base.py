@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import enum
-import importlib.util
 import os
-import sys
 import threading
-import typing
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
-from outbox.exceptions import BrokerError, InvalidBroker
+from outbox.exceptions import BrokerError
 from outbox.wire import Message
-
-T = TypeVar("T")
 
 Address = Mapping[str, str]
 """Where a message goes, in the driver's words; an empty one means: the topic."""
@@ -73,6 +67,7 @@ class Publisher:
         self.alias = alias
         self.url = url
         self.options = options
+        self.path = f"OUTBOX['BROKERS'][{alias!r}]"
         self._pid = os.getpid()
         self._thread = threading.get_ident()
 
@@ -118,39 +113,3 @@ class Publisher:
     def _is_inherited(self) -> bool:
         """Is this a forked child, to which the connection does not belong?"""
         return self._pid != os.getpid()
-
-
-def require_client(alias: str, module: str, extra: str) -> None:
-    """Raise `InvalidBroker` when a broker's client is not installed; import nothing."""
-    # kombu takes its own place in sys.modules, where find_spec() cannot look.
-    if sys.modules.get(module) is None and importlib.util.find_spec(module) is None:
-        raise InvalidBroker(
-            f"OUTBOX['BROKERS'][{alias!r}] needs {module}, which is not installed. "
-            f'Run: pip install "django-outbox-inbox[{extra}]"'
-        )
-
-
-def read_options(alias: str, options: Mapping[str, object], into: Callable[..., T]) -> T:
-    """Build the dataclass of a driver's own options.
-
-    Raises `InvalidBroker` for an unknown key, with the nearest match, and for a wrong type.
-    """
-    path = f"OUTBOX['BROKERS'][{alias!r}]['OPTIONS']"
-    hints = typing.get_type_hints(into)
-    for key, value in options.items():
-        if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(hints)}."
-            raise InvalidBroker(f"{path}[{key!r}] is not an option of this backend. {hint}")
-        if not _fits(value, hints[key]):
-            default = getattr(into(), key)
-            raise InvalidBroker(
-                f"{path}[{key!r}] is {value!r}; it must be like its default, {default!r}."
-            )
-    return into(**options)
-
-
-def _fits(value: object, hint: object) -> bool:
-    kinds = typing.get_args(hint) or (hint,)
-    # A bool is an int to Python and a mistake to a person.
-    return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)

@@ -16,11 +16,10 @@ from outbox.brokers.base import (
     Confirm,
     Publisher,
     Status,
-    read_options,
-    require_client,
 )
 from outbox.conf import get_settings
 from outbox.exceptions import BrokerError, BrokerMisconfigured, BrokerUnavailable, InvalidBroker
+from outbox.runtime.drivers import read_options, require_client
 from outbox.wire import Message, to_headers
 from outbox.wire.headers import KAFKA_PREFIX
 
@@ -92,9 +91,9 @@ class KafkaPublisher(Publisher):
     def __init__(self, alias: str, url: str, options: Mapping[str, object]) -> None:
         """Keep the settings. Raises `InvalidBroker` for those that we can judge."""
         super().__init__(alias, url, options)
-        require_client(alias, "confluent_kafka", extra="kafka")
+        require_client(self.path, "confluent_kafka", extra="kafka")
         own = {key: value for key, value in options.items() if key in _OWN}
-        self.window = read_options(alias, own, _Options).window
+        self.window = read_options(f"{self.path}['OPTIONS']", own, _Options).window
         self._config = self._configure()
         self._producer: Producer | None = None
         self._answers: list[Confirm] = []
@@ -112,9 +111,7 @@ class KafkaPublisher(Publisher):
         try:
             self._producer = Producer({**self._config, **callbacks})
         except (KafkaException, TypeError, ValueError) as error:
-            raise BrokerMisconfigured(
-                f"OUTBOX['BROKERS'][{self.alias!r}]['OPTIONS']: {_text(error)}"
-            ) from error
+            raise BrokerMisconfigured(f"{self.path}['OPTIONS']: {_text(error)}") from error
         try:
             self._await_broker()
         except BaseException:
@@ -260,7 +257,7 @@ class KafkaPublisher(Publisher):
             config.setdefault("bootstrap.servers", self.url.removeprefix("kafka://").rstrip("/"))
         if not config.get("bootstrap.servers"):
             raise InvalidBroker(
-                f"OUTBOX['BROKERS'][{self.alias!r}] names no servers: set 'URL' to "
+                f"{self.path} names no servers: set 'URL' to "
                 "kafka://host:port,host:port, or OPTIONS['bootstrap.servers']."
             )
         # After the lease somebody else may send the message again, so ours must be dead by then.
@@ -269,7 +266,7 @@ class KafkaPublisher(Publisher):
         for key in _TIMEOUTS:
             if key in config and not _is_between(config[key], 0, lease):
                 raise InvalidBroker(
-                    f"OUTBOX['BROKERS'][{self.alias!r}]['OPTIONS'][{key!r}] must be more than 0 "
+                    f"{self.path}['OPTIONS'][{key!r}] must be more than 0 "
                     f"and less than LEASE ({lease:.0f} ms), not {config[key]!r}."
                 )
         return config

@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from outbox.brokers.base import Address, Confirm, Publisher, Status, read_options
+from outbox.brokers.base import Address, Confirm, Publisher, Status
 from outbox.exceptions import BrokerUnavailable
 from outbox.runtime import hub
+from outbox.runtime.drivers import read_options
 from outbox.wire import Message, to_headers
 from outbox.wire.headers import KAFKA_PREFIX
 
@@ -28,7 +29,7 @@ class MemoryPublisher(Publisher):
     def __init__(self, alias: str, url: str, options: Mapping[str, object]) -> None:
         """Keep the settings. Raises `InvalidBroker` for options that are wrong."""
         super().__init__(alias, url, options)
-        self._hub = hub.get(read_options(alias, options, _Options).name)
+        self._hub = hub.get(read_options(f"{self.path}['OPTIONS']", options, _Options).name)
         self._answers: deque[Confirm] = deque()
         self._is_open = False
 

@@ -20,12 +20,11 @@ from outbox.brokers.base import (
     Confirm,
     Publisher,
     Status,
-    read_options,
-    require_client,
 )
 from outbox.brokers.ledger import Ledger
-from outbox.brokers.pyamqp import STALL, Reader, describe, target
 from outbox.exceptions import BrokerError, BrokerMisconfigured, BrokerUnavailable
+from outbox.runtime.amqp import STALL, Reader, parse
+from outbox.runtime.drivers import read_options, require_client
 from outbox.wire import Message, to_headers
 from outbox.wire.headers import CONTENT_TYPE, ID, RABBITMQ_PREFIX
 
@@ -75,10 +74,10 @@ class RabbitMQPublisher(Publisher):
     def __init__(self, alias: str, url: str, options: Mapping[str, object]) -> None:
         """Keep the settings. Raises `InvalidBroker` for a URL or options that are wrong."""
         super().__init__(alias, url, options)
-        require_client(alias, "kombu", extra="rabbitmq")
-        self._options = read_options(alias, options, _Options)
+        require_client(self.path, "kombu", extra="rabbitmq")
+        self._options = read_options(f"{self.path}['OPTIONS']", options, _Options)
         self.window = self._options.window
-        self._where = describe(alias, url)
+        self._target = parse(f"{self.path}['URL']", url)
         self._connection: Any = None
         self._channel: Any = None
         self._reader: Any = None
@@ -142,7 +141,7 @@ class RabbitMQPublisher(Publisher):
 
         deadline = time.monotonic() + self._options.connect_timeout
         connection = amqp.Connection(
-            **target(self.url, self._options.ssl),
+            **self._target.arguments(self._options.ssl),
             connect_timeout=self._options.connect_timeout,
             heartbeat=self._options.heartbeat,
             # py-amqp's default of 1 s resets the connection at each stutter of the network (R9).
@@ -245,7 +244,7 @@ class RabbitMQPublisher(Publisher):
             raise error
         from amqp.exceptions import AMQPError
 
-        text = f"Broker {self.alias!r} at {self._where}: {str(error) or type(error).__name__}"
+        text = f"Broker {self.alias!r} at {self._target}: {str(error) or type(error).__name__}"
         if getattr(error, "reply_code", None) in _REFUSALS:
             raise BrokerMisconfigured(text) from error
         if isinstance(error, (AMQPError, OSError, *_GARBLED)):

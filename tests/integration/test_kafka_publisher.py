@@ -116,9 +116,9 @@ def test_f1_a_child_neither_sends_nor_waits(cluster) -> None:
 
 def test_f3_a_timeout_is_no_verdict_since_the_record_may_be_there(faulty) -> None:
     late = message()
-    with opened(faulty, message_timeout_ms=500) as publisher:
+    with opened(faulty, message_timeout_ms=1500) as publisher:
         send(publisher, message())
-        faulty.delay_answers(2000)
+        faulty.delay_answers(4000)
         answer = send(publisher, late)[late.id]
     assert answer.status is Status.UNKNOWN
     assert "_MSG_TIMED_OUT" in answer.reason

@@ -215,7 +215,7 @@ def test_r7_a_channel_closed_over_a_message_names_the_reason(broker, publisher, 
 
 
 def test_a_half_sent_frame_does_not_hang(broker, publisher, monkeypatch) -> None:
-    monkeypatch.setattr("outbox.brokers.pyamqp.STALL", 0.1)
+    monkeypatch.setattr("outbox.runtime.amqp.STALL", 0.1)
     submit(publisher, broker)
     broker.stutter()
     began = time.monotonic()

@@ -1,0 +1,52 @@
+"""What every broker driver asks before it connects: its options, and its client library."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+import typing
+from collections.abc import Callable, Mapping
+
+from django.core.exceptions import ImproperlyConfigured
+
+T = typing.TypeVar("T")
+
+
+class InvalidBroker(ImproperlyConfigured):
+    """A broker's alias, backend, URL or options are wrong."""
+
+
+def read_options(path: str, options: Mapping[str, object], into: Callable[..., T]) -> T:
+    """Build the dataclass of a driver's own options; ``path`` names them in errors.
+
+    Raises `InvalidBroker` for an unknown key, with the nearest match, and for a wrong type.
+    """
+    hints = typing.get_type_hints(into)
+    for key, value in options.items():
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(hints)}."
+            raise InvalidBroker(f"{path}[{key!r}] is not an option of this backend. {hint}")
+        if not _fits(value, hints[key]):
+            default = getattr(into(), key)
+            raise InvalidBroker(
+                f"{path}[{key!r}] is {value!r}; it must be like its default, {default!r}."
+            )
+    return into(**options)
+
+
+def require_client(path: str, module: str, extra: str) -> None:
+    """Raise `InvalidBroker` when a broker's client is not installed; import nothing."""
+    # kombu takes its own place in sys.modules, where find_spec() cannot look.
+    if sys.modules.get(module) is None and importlib.util.find_spec(module) is None:
+        raise InvalidBroker(
+            f"{path} needs {module}, which is not installed. "
+            f'Run: pip install "django-outbox-inbox[{extra}]"'
+        )
+
+
+def _fits(value: object, hint: object) -> bool:
+    kinds = typing.get_args(hint) or (hint,)
+    # A bool is an int to Python and a mistake to a person.
+    return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)

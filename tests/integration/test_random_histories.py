@@ -210,6 +210,16 @@ def test_nothing_lost_nothing_invented_each_key_in_order():
 
 def test_control_relays_that_do_not_wait_for_the_head_of_a_key(monkeypatch):
     monkeypatch.setattr("outbox.store.postgresql.PostgreSQLStore._blocked", lambda *_: set())
-    history = History(1)
+    # Chance may spare a single history.
+    assert any(out_of_order(seed) for seed in range(10))
+
+
+def out_of_order(seed):
+    OutboxTodo.objects.all().delete()
+    OutboxMessage.objects.all().delete()
+    OutboxLane.objects.all().delete()
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE counter SET n = 0")
+    history = History(seed)
     history.run()
-    assert history.verdict()["out of order"] > 0
+    return history.verdict()["out of order"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from django.core.exceptions import ImproperlyConfigured
+from outbox.runtime.drivers import InvalidBroker as InvalidBroker  # noqa: PLC0414 - an export
 
 LONGEST_DELAY: Final = timedelta(days=366)
 """What `Retry` accepts: a later due time is a mistake, or no date that every database can hold."""
@@ -37,10 +37,6 @@ class HandlerSwallowed(InboxError):  # noqa: N818
 
 class ConsumerUnavailable(InboxError):  # noqa: N818
     """The broker cannot be reached: what was not settled is delivered again."""
-
-
-class InvalidBroker(ImproperlyConfigured):
-    """A broker alias, its backend or its options are wrong: a person must act."""
 
 
 class HandlerSignal(Exception):  # noqa: N818

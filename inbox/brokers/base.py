@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
 import os
-import sys
-import typing
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from inbox.delivery import Delivery, Disposition
-from inbox.exceptions import ConsumerUnavailable, InvalidBroker
-
-T = TypeVar("T")
+from inbox.exceptions import ConsumerUnavailable
 
 
 class Consumer:
@@ -53,6 +47,7 @@ class Consumer:
         self.alias = alias
         self.url = url
         self.options = options
+        self.path = f"INBOX['BROKERS'][{alias!r}]"
         self.group = group
         self.topics = tuple(topics)
         self.prefetch = prefetch
@@ -85,36 +80,3 @@ class Consumer:
                 f"used in its child {os.getpid()}: make consumers after the fork."
             )
             raise ConsumerUnavailable(message)
-
-
-def read_options(alias: str, options: Mapping[str, object], into: type[T]) -> T:
-    """Build the dataclass of a driver's own options.
-
-    Raises `InvalidBroker` for an unknown key, with the nearest match, and for a wrong type.
-    """
-    path = f"INBOX['BROKERS'][{alias!r}]['OPTIONS']"
-    hints = typing.get_type_hints(into)
-    for key, value in options.items():
-        if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(hints)}."
-            message = f"{path}[{key!r}] is not an option of this backend. {hint}"
-            raise InvalidBroker(message)
-        kinds = typing.get_args(hints[key]) or (hints[key],)
-        # A bool is an int to Python and a mistake to a person.
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            default = getattr(into(), key)
-            message = f"{path}[{key!r}] is {value!r}; it must be like its default, {default!r}."
-            raise InvalidBroker(message)
-    return into(**options)
-
-
-def require_client(alias: str, module: str, extra: str) -> None:
-    """Raise `InvalidBroker` when a broker's client is not installed; import nothing."""
-    # kombu takes its own place in sys.modules, where find_spec() cannot look.
-    if sys.modules.get(module) is None and importlib.util.find_spec(module) is None:
-        message = (
-            f"INBOX['BROKERS'][{alias!r}] needs {module}, which is not installed. "
-            f'Run: pip install "django-outbox-inbox[{extra}]"'
-        )
-        raise InvalidBroker(message)

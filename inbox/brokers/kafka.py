@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from inbox.brokers.base import Consumer, read_options, require_client
+from inbox.brokers.base import Consumer
 from inbox.brokers.kafka_dead_letters import DeadLetters
 from inbox.brokers.kafka_session import Session, Tag
 from inbox.brokers.librdkafka import OWN, configure, text_of
 from inbox.delivery import Delivery, Disposition
 from inbox.exceptions import ConsumerUnavailable, InvalidBroker
+from outbox.runtime.drivers import read_options, require_client
 
 _CONNECT_TIMEOUT: Final = 5.0
 """Seconds in which `KafkaConsumer.open` must have seen a broker."""
@@ -56,11 +57,11 @@ class KafkaConsumer(Consumer):
     ) -> None:
         """Raises `InvalidBroker` for the options that we can judge."""
         super().__init__(alias, url, options, group=group, topics=topics, prefetch=prefetch)
-        require_client(alias, "confluent_kafka", extra="kafka")
-        self._config = configure(alias, url, options, group)
+        require_client(self.path, "confluent_kafka", extra="kafka")
+        self._config = configure(self.path, url, options, group)
         own = {key: value for key, value in options.items() if key in OWN}
-        topic = read_options(alias, own, _Options).dead_letter_topic or f"{group}.dead"
-        self._dead_letters = DeadLetters(topic, self._config)
+        topic = read_options(f"{self.path}['OPTIONS']", own, _Options).dead_letter_topic
+        self._dead_letters = DeadLetters(topic or f"{group}.dead", self._config)
         self._session: Session | None = None
 
     def open(self) -> None:
@@ -73,7 +74,7 @@ class KafkaConsumer(Consumer):
         try:
             self._session = Session(self.alias, self.group, self.prefetch, self._config)
         except (KafkaException, TypeError, ValueError) as error:
-            message = f"INBOX['BROKERS'][{self.alias!r}]['OPTIONS']: {text_of(error)}"
+            message = f"{self.path}['OPTIONS']: {text_of(error)}"
             raise InvalidBroker(message) from error
         with self._translated(self._session):
             self._session.subscribe(list(self.topics), _CONNECT_TIMEOUT)

@@ -25,20 +25,22 @@ _DEFAULTS: Final[Mapping[str, object]] = {
 }
 
 
-def configure(alias: str, url: str, options: Mapping[str, object], group: str) -> dict[str, object]:
-    """The configuration of librdkafka. Raises `InvalidBroker` for what we can judge ourselves."""
+def configure(path: str, url: str, options: Mapping[str, object], group: str) -> dict[str, object]:
+    """The client's configuration; ``path`` names the broker's setting.
+
+    Raises `InvalidBroker` for what we can judge ourselves.
+    """
     given = {key: value for key, value in options.items() if key not in OWN}
     fixed = {"group.id": group, "enable.auto.commit": False}
-    path = f"INBOX['BROKERS'][{alias!r}]['OPTIONS']"
     for key, value in fixed.items():
         if given.get(key, value) != value:
-            message = f"{path}[{key!r}] is fixed: {value!r}."
+            message = f"{path}['OPTIONS'][{key!r}] is fixed: {value!r}."
             raise InvalidBroker(message)
     config = {**_DEFAULTS, **given, **fixed}
     if url:
         config.setdefault("bootstrap.servers", url.removeprefix("kafka://").rstrip("/"))
     if not config.get("bootstrap.servers"):
-        message = f"{path}: 'bootstrap.servers' is required, or a URL kafka://host:port."
+        message = f"{path} names no servers: set 'URL' to kafka://host:port,host:port."
         raise InvalidBroker(message)
     return config
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from inbox.brokers.base import Consumer, read_options
+from inbox.brokers.base import Consumer
 from inbox.delivery import Delivery, Disposition
 from outbox.runtime import hub
+from outbox.runtime.drivers import read_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class MemoryConsumer(Consumer):
     ) -> None:
         """Raises `InvalidBroker` for an unknown option."""
         super().__init__(alias, url, options, group=group, topics=topics, prefetch=prefetch)
-        self._hub = hub.get(read_options(alias, options, _Options).name)
+        self._hub = hub.get(read_options(f"{self.path}['OPTIONS']", options, _Options).name)
         self._open: dict[int, hub.Record] = {}
 
     def open(self) -> None:

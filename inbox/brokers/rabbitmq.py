@@ -12,10 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from inbox.brokers.base import Consumer, read_options, require_client
-from inbox.brokers.pyamqp import STALL, Reader, target, text_headers
+from inbox.brokers.base import Consumer
 from inbox.delivery import Delivery, Disposition
 from inbox.exceptions import ConsumerUnavailable, InvalidBroker
+from outbox.runtime.amqp import STALL, Reader, parse
+from outbox.runtime.drivers import read_options, require_client
+from outbox.wire import headers as wire
 
 _FAREWELL: Final = 1.0
 """Seconds that a polite close waits for the broker."""
@@ -36,6 +38,9 @@ drops at the first return, and none means unlimited (R12)."""
 
 _GARBLED: Final = (struct.error, LookupError, ValueError, TypeError, AttributeError)
 """How py-amqp fails on bytes that it does not understand or on a connection that went away."""
+
+_COUNTERS: Final = frozenset({"x-delivery-count", "x-acquired-count"})
+"""Headers in which quorum queues count: the queue's business, not the message's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +81,9 @@ class RabbitMQConsumer(Consumer):
     ) -> None:
         """Raises `InvalidBroker` for options that are wrong and for names that AMQP cannot hold."""
         super().__init__(alias, url, options, group=group, topics=topics, prefetch=prefetch)
-        require_client(alias, "kombu", extra="rabbitmq")
-        self._options = read_options(alias, options, _Options)
+        require_client(self.path, "amqp", extra="rabbitmq")
+        self._options = read_options(f"{self.path}['OPTIONS']", options, _Options)
+        self._target = parse(f"{self.path}['URL']", url)
         self._dlx = self._options.dead_letter_exchange or f"{group}.dlx"
         self._queues = {f"{group}.{topic}": topic for topic in topics}
         self._check_names()
@@ -154,7 +160,7 @@ class RabbitMQConsumer(Consumer):
         import amqp
 
         self._connection = connection = amqp.Connection(
-            **target(self.url, self._options.ssl),
+            **self._target.arguments(self._options.ssl),
             connect_timeout=self._options.connect_timeout,
             heartbeat=self._options.heartbeat,
             # py-amqp's default of 1 s resets the connection at each stutter of the network (R9).
@@ -203,7 +209,7 @@ class RabbitMQConsumer(Consumer):
         redelivered = bool(message.delivery_info.get("redelivered"))
         tag = (self._epoch, message.delivery_tag)
         body = message.body if isinstance(message.body, bytes) else str(message.body).encode()
-        self._fetched.append(Delivery(self.group, text_headers(message), body, redelivered, tag))
+        self._fetched.append(Delivery(self.group, _headers(message), body, redelivered, tag))
 
     def _beat(self) -> None:
         now = time.monotonic()
@@ -238,9 +244,30 @@ class RabbitMQConsumer(Consumer):
             self.close()
             from amqp.exceptions import AMQPError
 
-            text = f"Broker {self.alias!r}: {str(error) or type(error).__name__}"
+            text = f"Broker {self.alias!r} at {self._target}: {str(error) or type(error).__name__}"
             if opening and getattr(error, "reply_code", None) in _REFUSALS:
                 raise InvalidBroker(text) from error
             if isinstance(error, (AMQPError, OSError, *_GARBLED)):
                 raise ConsumerUnavailable(text) from error
             raise
+
+
+def _headers(message: Any) -> dict[str, str]:
+    """The headers as text, with the content type among them.
+
+    A foreign message has no attributes of ours; then the native properties are kept as evidence.
+    """
+    properties = dict(message.properties)
+    fields = properties.pop("application_headers", None) or {}
+    found = {str(k): _text(v) for k, v in fields.items() if k not in _COUNTERS}
+    content_type = properties.pop("content_type", None)
+    if content_type is not None:
+        found.setdefault(wire.CONTENT_TYPE, _text(content_type))
+    if not any(name.startswith(wire.PREFIXES) for name in found):
+        for name, value in properties.items():
+            found.setdefault(name, _text(value))
+    return found
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

@@ -10,17 +10,8 @@ from datetime import timedelta
 from django.conf import settings as django_settings
 
 from outbox.runtime.backoff import Backoff
+from outbox.runtime.drivers import BrokerSettings
 from outbox.runtime.settings import read
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerSettings:
-    """One entry of BROKERS."""
-
-    backend: str
-    """Dotted path of the consumer class."""
-    url: str = ""
-    options: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

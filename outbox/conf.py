@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Final, Literal
 
 from outbox.runtime.backoff import Backoff
+from outbox.runtime.drivers import BrokerSettings
 from outbox.runtime.settings import read
 
 SLOTS: Final = 64
@@ -22,16 +23,6 @@ MARGIN: Final = timedelta(seconds=1)
 
 _ALIAS_LENGTH: Final = 100
 """The column that keeps a message's broker."""
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerSettings:
-    """One entry of BROKERS."""
-
-    backend: str
-    """Dotted path of the publisher class."""
-    url: str = ""
-    options: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,8 +61,8 @@ def _demand(marker: str) -> None:
 def _rows() -> dict[str, Row]:
     """What the environment says; `make test` has put there what it started."""
     return {
-        name: Row(name, fleet.given_standing(kind) if os.environ.get(kind.variable) else "absent")
-        for name, kind in fleet.KINDS.items()
+        name: Row(name, fleet.given_standing(name) if os.environ.get(kind.variable) else "absent")
+        for name, (kind, *_) in fleet.SERVICES.items()
     }
 
 

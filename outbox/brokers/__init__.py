@@ -9,8 +9,9 @@ import threading
 from django.utils.module_loading import import_string
 
 from outbox.brokers.base import Address, Confirm, Publisher, Status
-from outbox.conf import BrokerSettings, get_settings
+from outbox.conf import get_settings
 from outbox.exceptions import InvalidBroker
+from outbox.runtime.drivers import BrokerSettings
 
 __all__ = ["Address", "Confirm", "Publisher", "PublisherHandler", "Status", "publishers"]
 

@@ -1,4 +1,4 @@
-"""What every broker driver asks before it connects: its options, and its client library."""
+"""What every broker driver needs before it connects: settings, options, its client library."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ import importlib.util
 import sys
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from django.core.exceptions import ImproperlyConfigured
 
 T = typing.TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """One entry of BROKERS."""
+
+    backend: str
+    """Dotted path of the driver's class."""
+    url: str = ""
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 class InvalidBroker(ImproperlyConfigured):

@@ -21,19 +21,17 @@ class StopSignal(threading.Event):
         super().__init__()
         self._asked = False
 
-    def install(self) -> None:
-        """Take over SIGTERM and SIGINT. Must run in the main thread."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._handle)
-
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Take them over for a while; does nothing in another thread than the main one."""
+        """Take SIGTERM and SIGINT over for a while, and give them back.
+
+        Does nothing in another thread than the main one, since Python lets no other set handlers.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        self.install()
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self._handle) for number in numbers}
         try:
             yield
         finally:

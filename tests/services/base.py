@@ -17,6 +17,7 @@ from typing import ClassVar, Self
 
 from tests.services.process import Proc
 from tests.services.state import Record
+from tests.services.table import Standing
 
 
 class ServerError(Exception):
@@ -48,10 +49,12 @@ def free_port() -> int:
 class Server(ABC):
     """`start`, `stop`, `kill`, `start` again on the same data and ports, `remove`."""
 
-    kind: ClassVar[str]  # as in OUTBOX_TEST_REQUIRE
+    kind: ClassVar[str]
     variable: ClassVar[str]  # the environment variable that carries its address
     package: ClassVar[str | None] = None
-    account: ClassVar[str | None] = None  # who runs it when we are root; the package makes it
+    account: ClassVar[str | None] = None  # who runs it when we are root
+    standing: ClassVar[Standing] = "real"
+    remark: ClassVar[str] = ""  # for the truth table
     port_count: ClassVar[int] = 1
     patience: ClassVar[float] = 60
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
@@ -62,8 +65,7 @@ class Server(ABC):
         self.directory = Path(
             tempfile.mkdtemp(prefix=f"ob-{self.kind}-", dir=_temporary(self.user))
         )
-        if self.user:
-            shutil.chown(self.directory, self.user, self.user)
+        self._give(self.directory)
         self.ports = [free_port() for _ in range(self.port_count)]
         self.processes: list[Proc] = []
         self._children: list[subprocess.Popen[bytes]] = []
@@ -107,6 +109,19 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str: ...
+
+    @property
+    def version(self) -> str:
+        return self.version_of(self.url)
+
+    def ask(self) -> None:
+        """Any exception means that it is not ready."""
+        self.version_of(self.url)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """How those who use it learn of it."""
+        return {self.variable: self.url}
 
     @abstractmethod
     def launch(self) -> None:
@@ -167,6 +182,12 @@ class Server(ABC):
         self.processes.append(Proc.of(child.pid))
         self._record().write()
 
+    def write(self, name: str, text: str) -> Path:
+        path = self.directory / name
+        path.write_text(text)
+        self._give(path)
+        return path
+
     def run(self, *command: str | Path, env: Mapping[str, str] | None = None) -> str:
         """One command to its end, as the server's user; its output."""
         done = subprocess.run(
@@ -189,14 +210,20 @@ class Server(ABC):
             "HOME": str(self.directory),
             "LANG": "C.UTF-8",
         }
-        who = {"user": self.user, "group": self.user, "extra_groups": []} if self.user else {}
+        who = {}
+        if self.user:
+            who = {"user": self.user, "group": _group(self.user), "extra_groups": []}
         return {"env": clean | dict(env or {}), "cwd": self.directory, **who}
+
+    def _give(self, path: Path) -> None:
+        if self.user:
+            shutil.chown(path, self.user, _group(self.user))
 
     def _until_it_answers(self) -> None:
         deadline = time.monotonic() + self.patience
         while True:
             try:
-                self.version_of(self.url)
+                self.ask()
             except Exception as error:
                 if not self.alive:
                     raise ServerError(f"{self.kind} ended while starting\n{self.tail()}") from error
@@ -226,6 +253,10 @@ class Server(ABC):
             return pwd.getpwnam(cls.account).pw_name
         except KeyError:  # installed without Debian's package
             return "nobody"
+
+
+def _group(user: str) -> int:
+    return pwd.getpwnam(user).pw_gid  # Debian's nobody is in nogroup
 
 
 def _temporary(user: str | None) -> str:

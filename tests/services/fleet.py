@@ -2,12 +2,13 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from tests.services.base import Server, ServerError
+from tests.services.kafka import Kafka
 from tests.services.kafka_mock import KafkaMock
 from tests.services.packages import Absent
 from tests.services.postgres import Postgres
@@ -15,7 +16,14 @@ from tests.services.rabbitmq import RabbitMQ
 from tests.services.state import ROOT, records
 from tests.services.table import Row, Standing
 
-KINDS: dict[str, type[Server]] = {kind.kind: kind for kind in (Postgres, RabbitMQ, KafkaMock)}
+# What a service may be served by, the best first. The names are those in OUTBOX_TEST_REQUIRE.
+SERVICES: dict[str, list[type[Server]]] = {
+    "postgres": [Postgres],
+    "rabbitmq": [RabbitMQ],
+    "kafka": [Kafka, KafkaMock],
+}
+KINDS = {kind.kind: kind for kinds in SERVICES.values() for kind in kinds}
+SERVICE_OF = {kind.kind: name for name, kinds in SERVICES.items() for kind in kinds}
 ENV_FILE = ROOT / ".services.env"
 
 
@@ -29,7 +37,7 @@ class Service:
 def given() -> list[Service]:
     """The servers that the environment names. One that does not answer is an error, not absent."""
     services = []
-    for kind in KINDS.values():
+    for name, (kind, *_) in SERVICES.items():
         if not (url := os.environ.get(kind.variable)):
             continue
         try:
@@ -37,15 +45,17 @@ def given() -> list[Service]:
         except Exception as error:
             text = f"{kind.variable} names a server that does not answer: {error}"
             raise ServerError(text) from error
-        row = Row(kind.kind, given_standing(kind), version)
-        services.append(Service(row, {kind.variable: url}))
+        variables = {kind.variable: url}
+        if (standing := given_standing(name)) != "given":
+            variables["KAFKA_KIND"] = standing
+        services.append(Service(Row(name, standing, version), variables))
     return services
 
 
-def given_standing(kind: type[Server]) -> Standing:
-    said = os.environ.get("KAFKA_KIND", "given") if kind is KafkaMock else "given"
-    if said not in ("given", "mock", "compatible"):
-        raise ServerError(f"KAFKA_KIND is {said!r}; it may be 'mock' or 'compatible'")
+def given_standing(name: str) -> Standing:
+    said = os.environ.get("KAFKA_KIND", "given") if name == "kafka" else "given"
+    if said not in ("given", "real", "mock", "compatible"):
+        raise ServerError(f"KAFKA_KIND is {said!r}; it may be 'real', 'mock' or 'compatible'")
     return said
 
 
@@ -61,44 +71,65 @@ def gather(*, shared: bool) -> list[Service]:
     sweep()
     services = {service.row.kind: service for service in given()}
     for record in records():
-        if record.shared and record.kind not in services:
+        if record.shared and (name := SERVICE_OF[record.kind]) not in services:
             server = KINDS[record.kind].found(record)
-            services[record.kind] = _ours(server, stop=False)
-    to_start = []
-    for name, kind in KINDS.items():
+            services[name] = _ours(server, stop=False)
+    to_start: dict[type[Server], str] = {}
+    for name in SERVICES:
         if name not in services:
-            try:
-                kind.require()
-                to_start.append(kind)
-            except Absent as reason:
-                services[name] = Service(Row(name, "absent", remark=str(reason)), {})
+            kind, reason = _best(name)
+            if kind:
+                to_start[kind] = reason
+            else:
+                services[name] = Service(Row(name, "absent", remark=reason), {})
     services |= {service.row.kind: service for service in _start(to_start, shared=shared)}
-    return [services[name] for name in KINDS]
+    return [services[name] for name in SERVICES]
 
 
-def _start(kinds: list[type[Server]], *, shared: bool) -> list[Service]:
+def _best(name: str) -> tuple[type[Server] | None, str]:
+    """The best server that can be had, and why it is no better one."""
+    reasons = []
+    for kind in SERVICES[name]:
+        if name == "kafka" and os.environ.get("KAFKA_KIND") == "mock" != kind.standing:
+            continue
+        try:
+            kind.require()
+        except Absent as reason:
+            reasons.append(str(reason))
+        else:
+            return kind, "; ".join(reasons)
+    return None, "; ".join(reasons)
+
+
+def running(name: str) -> AbstractContextManager[Server]:
+    """For a test that needs one of its own, whichever kind the others have."""
+    kind, reason = _best(name)
+    if not kind:
+        raise Absent(reason)
+    return kind.running()
+
+
+def _start(kinds: Mapping[type[Server], str], *, shared: bool) -> list[Service]:
     """All at once. If one fails, or Ctrl-C comes, none stays."""
     servers = [kind(shared=shared) for kind in kinds]
     try:
         with ThreadPoolExecutor(max_workers=len(KINDS)) as pool:
             list(pool.map(lambda server: server.start(), servers))
-        return [_ours(server, stop=True) for server in servers]
+        return [_ours(server, stop=True, why=kinds[type(server)]) for server in servers]
     except BaseException:
         _remove(servers)
         raise
 
 
-def _ours(server: Server, *, stop: bool) -> Service:
+def _ours(server: Server, *, stop: bool, why: str = "") -> Service:
     try:
-        version = server.version_of(server.url)
+        version = server.version
     except Exception as error:
         text = f"{server.kind} runs but does not answer; try `make services-stop`: {error}"
         raise ServerError(text) from error
-    row, variables = Row(server.kind, "real", version), {server.variable: server.url}
-    if isinstance(server, KafkaMock):
-        row = Row(server.kind, "mock", remark="librdkafka mock cluster")
-        variables["KAFKA_KIND"] = "mock"
-    return Service(row, variables, server if stop else None)
+    remark = "; ".join(filter(None, [server.remark, why]))
+    row = Row(SERVICE_OF[server.kind], server.standing, version, remark)
+    return Service(row, server.environment, server if stop else None)
 
 
 def _remove(servers: list[Server]) -> None:

@@ -6,14 +6,18 @@ import sys
 from pathlib import Path
 
 from tests.services.base import Server, ServerError
+from tests.services.kafka.client import brokers
 from tests.services.packages import Absent
 
 HOST = Path(__file__).with_name("kafka_mock_host.py")
 
 
 class KafkaMock(Server):
-    kind = "kafka"
+    kind = "kafka-mock"
     variable = "KAFKA_BOOTSTRAP_SERVERS"
+    standing = "mock"
+    remark = "librdkafka mock cluster"
+    version = "-"
     port_count = 0  # the mock cluster chooses its own, new ones at each start
     patience = 20
 
@@ -26,11 +30,7 @@ class KafkaMock(Server):
 
     @classmethod
     def version_of(cls, url: str) -> str:
-        from confluent_kafka.admin import AdminClient
-
-        # Brokers do not tell their version to clients. Log level 0: while we wait, no complaints.
-        metadata = AdminClient({"bootstrap.servers": url, "log_level": 0}).list_topics(timeout=5)
-        return f"{len(metadata.brokers)} brokers"
+        return brokers(url)
 
     @property
     def url(self) -> str:
@@ -38,6 +38,10 @@ class KafkaMock(Server):
         if not addresses:
             raise ServerError("the mock cluster has not said its addresses")
         return str(addresses[-1])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return super().environment | {"KAFKA_KIND": self.standing}
 
     def launch(self) -> None:
         self._log.write_text("")  # addresses of an earlier start are void

@@ -1,4 +1,4 @@
-"""Installs a Debian package, without the system service that the package would start."""
+"""Installs Debian packages, without the system services that they would start."""
 
 import os
 import shutil
@@ -15,19 +15,20 @@ class Absent(Exception):  # noqa: N818 - a finding, not always an error
     """The server is not installed and we may not, or could not, change that."""
 
 
-def install(package: str) -> None:
+def install(*names: str) -> None:
+    wanted = " ".join(names)
     if os.environ.get("OUTBOX_TEST_INSTALL") == "0" or os.geteuid() or not shutil.which("apt-get"):
-        raise Absent(f"apt-get install {package}")
-    print(f"installing {package} ...", file=sys.stderr, flush=True)
+        raise Absent(f"apt-get install {wanted}")
+    print(f"installing {wanted} ...", file=sys.stderr, flush=True)
     with _no_services():
         # The lists may be missing or older than the archive: a look at them costs a download.
-        done = _apt("install", package)
+        done = _apt("install", *names)
         if done.returncode:
             _apt("update")
-            done = _apt("install", package)
+            done = _apt("install", *names)
     if done.returncode:
         print(done.stdout[-2000:], file=sys.stderr)
-        raise Absent(f"apt-get install {package} failed")
+        raise Absent(f"apt-get install {wanted} failed")
 
 
 def _apt(command: str, *packages: str) -> subprocess.CompletedProcess[str]:

@@ -1,7 +1,6 @@
 """RabbitMQ from the Debian package: a node and an epmd of our own, on the loopback address only."""
 
 import secrets
-import shutil
 from pathlib import Path
 
 from tests.services.base import Server
@@ -53,20 +52,13 @@ class RabbitMQ(Server):
 
     def launch(self) -> None:
         if not (self.directory / "rabbitmq.conf").exists():
-            self._write("rabbitmq.conf", CONFIG.format(port=self.ports[0]))
-            self._write("enabled_plugins", "[].\n")
-            self._write("env.conf", "")
-            self._write(".erlang.cookie", secrets.token_hex(16)).chmod(0o400)
+            self.write("rabbitmq.conf", CONFIG.format(port=self.ports[0]))
+            self.write("enabled_plugins", "[].\n")
+            self.write("env.conf", "")
+            self.write(".erlang.cookie", secrets.token_hex(16)).chmod(0o400)
         # Started by us and not by the node, so that it is ours to stop.
         self.spawn("epmd", env=self._env())
         self.spawn(PROGRAMS / "rabbitmq-server", env=self._env())
-
-    def _write(self, name: str, text: str) -> Path:
-        path = self.directory / name
-        path.write_text(text)
-        if self.user:
-            shutil.chown(path, self.user, self.user)
-        return path
 
     def _env(self) -> dict[str, str]:
         amqp, distribution, epmd = map(str, self.ports)

@@ -1,6 +1,7 @@
 """The parts of tests/services that decide something, without a server."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.services import base, packages, table
+from tests.services import base, fleet, packages, table
+from tests.services.kafka import Kafka, distribution
+from tests.services.kafka_mock import KafkaMock
 from tests.services.process import Proc
-from tests.services.state import Record, records
+from tests.services.state import ROOT, Record, records
 from tests.services.table import Row
 
 
@@ -45,6 +48,7 @@ def test_table_names_what_was_not_run() -> None:
 @pytest.mark.parametrize(
     ("standing", "any_kafka", "real_kafka"),
     [
+        ("real", True, True),
         ("given", True, True),
         ("mock", True, False),
         ("compatible", True, False),
@@ -61,6 +65,54 @@ def test_required_and_absent_mocked_or_misspelt_is_missing() -> None:
     wanted = "postgres, rabbitmq,kafka,postgresql,"
     assert table.missing(rows, wanted) == ["kafka", "postgresql", "rabbitmq"]
     assert table.missing(rows, "") == []
+
+
+# Which Kafka
+
+
+def test_mock_cluster_stands_in_where_kafka_cannot_be_had(monkeypatch) -> None:
+    monkeypatch.delenv("KAFKA_KIND", raising=False)
+    monkeypatch.setattr(Kafka, "require", lambda: None)
+    assert fleet._best("kafka") == (Kafka, "")
+
+    def absent():
+        raise packages.Absent("apt-get install maven")
+
+    monkeypatch.setattr(Kafka, "require", absent)
+    assert fleet._best("kafka") == (KafkaMock, "apt-get install maven")
+    monkeypatch.setattr(KafkaMock, "require", absent)
+    assert fleet._best("kafka") == (None, "apt-get install maven; apt-get install maven")
+
+
+def test_mock_cluster_may_be_asked_for(monkeypatch) -> None:
+    monkeypatch.setenv("KAFKA_KIND", "mock")
+    monkeypatch.setattr(Kafka, "require", lambda: pytest.fail("asked for the real one"))
+    assert fleet._best("kafka") == (KafkaMock, "")
+
+
+def test_a_given_kafka_says_what_it_is(monkeypatch) -> None:
+    monkeypatch.setenv("KAFKA_KIND", "compatible")
+    assert fleet.given_standing("kafka") == "compatible"
+    assert fleet.given_standing("postgres") == "given"
+    monkeypatch.setenv("KAFKA_KIND", "fake")
+    with pytest.raises(base.ServerError, match="'fake'"):
+        fleet.given_standing("kafka")
+
+
+@pytest.mark.parametrize(("version", "fits"), [("17.0.15", True), ("1.8.0_42", False)])
+def test_java_must_be_new_enough(monkeypatch, tmp_path, version, fits) -> None:
+    java = tmp_path / "java"
+    java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
+    java.chmod(0o755)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert bool(distribution._java()) is fits
+
+
+def test_docker_has_the_same_kafka() -> None:
+    version = re.search(r"kafka_2.13</artifactId>\s*<version>(.+)<", distribution.POM.read_text())
+    compose = (ROOT / "compose.yaml").read_text()
+    assert f"image: apache/kafka:{version[1]}\n" in compose
 
 
 # Processes and their records
@@ -159,5 +211,5 @@ def test_policy_of_somebody_else_stays(monkeypatch, tmp_path) -> None:
 
 def test_forbidden_installation_names_the_package(monkeypatch) -> None:
     monkeypatch.setenv("OUTBOX_TEST_INSTALL", "0")
-    with pytest.raises(packages.Absent, match="apt-get install postgresql"):
-        packages.install("postgresql")
+    with pytest.raises(packages.Absent, match="apt-get install postgresql maven"):
+        packages.install("postgresql", "maven")

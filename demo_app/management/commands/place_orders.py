@@ -13,7 +13,6 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand
 
 from demo_app.orders import Draft, Line, place_order
-from outbox.runtime.shutdown import StopSignal
 
 _GOODS: Final = (
     ("85123A", "WHITE HANGING HEART T-LIGHT HOLDER", "2.55"),
@@ -27,7 +26,7 @@ _CANCELLED: Final = 0.1
 
 
 class Command(BaseCommand):
-    """Runs until told to stop, or for a time."""
+    """Runs for ever, or for a time."""
 
     help = "Place invented orders at a steady rate."
 
@@ -38,15 +37,11 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Place orders; a late one does not make the next ones come in a burst."""
-        stop = StopSignal()
-        stop.install()
         began = time.monotonic()
-        while not stop.is_set():
+        while options["seconds"] is None or time.monotonic() - began < options["seconds"]:
             started = time.monotonic()
-            if options["seconds"] is not None and started - began >= options["seconds"]:
-                return
             place_order(_invented())
-            stop.wait(max(0.0, 1 / options["rate"] - (time.monotonic() - started)))
+            time.sleep(max(0.0, 1 / options["rate"] - (time.monotonic() - started)))
 
 
 def _invented() -> Draft:

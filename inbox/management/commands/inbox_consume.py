@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import signal
 import threading
 from argparse import ArgumentParser
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -58,7 +55,7 @@ class Command(BaseCommand):
         self._unconnected = set(groups)
         mode: Mode = "once" if options["once"] else "drain" if options["drain"] else "forever"
         stop = StopSignal()
-        with _taken_over(stop):
+        with stop.on_signals():
             self._consume(groups, stop, mode, options["max_messages"])
 
     def _consume(
@@ -110,22 +107,6 @@ class Command(BaseCommand):
         with self._speak:
             self.stdout.write(line)
             self.stdout.flush()
-
-
-@contextlib.contextmanager
-def _taken_over(stop: StopSignal) -> Iterator[None]:
-    """SIGTERM and SIGINT set ``stop``; a process that called the command gets its own back."""
-    # Python lets the main thread alone set handlers.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    stop.install()
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _run(worker: Worker, stop: threading.Event, mode: Mode, max_messages: int | None) -> None:

@@ -8,9 +8,10 @@ import psycopg
 import pytest
 from kombu import Connection
 
-from demo_app.demo.topics import make_topics
+from demo_app.orders import CANCELLED, PLACED
 from tests.acceptance.project import GROUPS, Project
-from tests.services.kafka_mock import KafkaMock
+from tests.services import fleet
+from tests.services.kafka import create_topics
 
 
 @contextmanager
@@ -69,8 +70,8 @@ def on_rabbitmq(new_project, database_url, rabbitmq_url) -> Iterator[Project]:
 
 @pytest.fixture
 def on_kafka(new_project, database_url) -> Iterator[Project]:
-    with KafkaMock.running() as cluster, database(database_url) as url:
-        make_topics(cluster.url)
+    with fleet.running("kafka") as cluster, database(database_url) as url:
+        create_topics(cluster.url, [PLACED, CANCELLED, *(f"{group}.dead" for group in GROUPS)])
         project = new_project(url, BROKER="kafka", KAFKA_BOOTSTRAP_SERVERS=cluster.url)
         yield project
         project.stop()

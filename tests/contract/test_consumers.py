@@ -22,6 +22,7 @@ from inbox.exceptions import ConsumerUnavailable, InvalidBroker
 from outbox.runtime import hub
 from outbox.wire import DecodeError, Message, to_headers
 from tests.forked import in_child
+from tests.services.kafka import create_topics
 
 PATIENCE = 20
 """Seconds: joining a Kafka group takes some."""
@@ -159,6 +160,7 @@ def kafka(kafka_bootstrap: str) -> Bench:
     from confluent_kafka import Producer
 
     group, topic = f"contract-{uuid.uuid4().hex}", f"t-{uuid.uuid4().hex}"
+    create_topics(kafka_bootstrap, [topic, f"{group}.dead"])
     producer = Producer({"bootstrap.servers": kafka_bootstrap})
 
     def make(url=f"kafka://{kafka_bootstrap}", **changes):

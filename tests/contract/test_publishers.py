@@ -22,6 +22,7 @@ from outbox.exceptions import BrokerError, BrokerUnavailable, InvalidBroker
 from outbox.runtime import hub
 from outbox.wire import Message, from_headers
 from tests.forked import in_child
+from tests.services.kafka import create_topics
 
 PATIENCE = 10
 
@@ -94,12 +95,11 @@ def _from_rabbitmq(message) -> Message:
 
 @pytest.fixture
 def kafka(kafka_bootstrap: str) -> Bench:
-    from confluent_kafka import Consumer, Producer
+    from confluent_kafka import Consumer
 
     servers = {"bootstrap.servers": kafka_bootstrap}
     topic = f"contract.{uuid.uuid4()}"
-    # Asking for a topic makes it, which our publisher does not do.
-    Producer(servers).list_topics(topic, timeout=PATIENCE)
+    create_topics(kafka_bootstrap, [topic])
 
     def received(count: int) -> list[Message]:
         consumer = Consumer(servers | {"group.id": topic, "auto.offset.reset": "earliest"})

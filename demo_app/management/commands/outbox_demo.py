@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from argparse import ArgumentParser
 from typing import Any
@@ -36,6 +37,8 @@ class Command(BaseCommand):
         """Run it; the exit code is 1 when a promise does not hold."""
         if not hasattr(settings, "DEMO_DIR"):
             raise CommandError("Run it by `make demo`, or with --settings=settings.demo.")
+        # A SIGTERM ends the children too, as Ctrl-C does.
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
         prepare(settings.DEMO_DIR)
         call_command("migrate", verbosity=0)
         self._redraw = sys.stdout.isatty() and not options["headless"]

@@ -24,6 +24,9 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "control_folder": os.environ["CELERY_FOLDER"] + "-control",
 }
 
+if "QUEUE_TYPE" in os.environ:
+    INBOX["BROKERS"]["default"]["OPTIONS"] = {"queue_type": os.environ["QUEUE_TYPE"]}
+
 if os.environ.get("BROKER") == "kafka":
     # A killed consumer's partitions pass on after this time; librdkafka's default is 45 s.
     INBOX["BROKERS"]["default"]["OPTIONS"] |= {"session.timeout.ms": 6000}

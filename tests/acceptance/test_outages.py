@@ -36,7 +36,9 @@ def assert_said_once(process, broken, mended):
 @pytest.mark.postgres
 def test_the_broker_away_for_half_a_minute(new_project, database_url):
     with RabbitMQ.running() as broker, database(database_url) as url:
-        project = new_project(url, RABBITMQ_URL=broker.url)
+        # Classic, because RabbitMQ 3.10 brings quorum queues back without a leader in about every
+        # other SIGKILL when clients are waiting for it ("leader call - leader not known").
+        project = new_project(url, RABBITMQ_URL=broker.url, QUEUE_TYPE="classic")
         processes, load = start_shop(project)
         broker.kill()
         time.sleep(HALF_A_MINUTE)

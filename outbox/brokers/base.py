@@ -8,7 +8,6 @@ import threading
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from outbox.exceptions import BrokerError
 from outbox.wire import Message
@@ -55,8 +54,6 @@ class Publisher:
     5. Nothing is opened or imported before `open`; use in a forked child raises `BrokerError`.
     """
 
-    reports_unroutable: ClassVar[bool] = False
-    """Does the broker tell us that nobody was bound?"""
     window: int = 1000
     """How many submissions may be unanswered."""
     window_bytes: int = 2 * 1024 * 1024

@@ -69,8 +69,6 @@ class RabbitMQPublisher(Publisher):
     ``exchange``, ``window``, ``heartbeat``, ``connect_timeout``, ``declare`` and ``ssl``.
     """
 
-    reports_unroutable = True
-
     def __init__(self, alias: str, url: str, options: Mapping[str, object]) -> None:
         """Keep the settings. Raises `InvalidBroker` for a URL or options that are wrong."""
         super().__init__(alias, url, options)

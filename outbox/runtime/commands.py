@@ -24,6 +24,7 @@ DRIFT: Final = 5
 BROKER_UNREACHABLE: Final = 6
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_FIGURE: Final = re.compile(r"-|\d[\d.]*[smhd]?")
 _TYPE_THE_COUNT: Final = 1000
 """Changes of more rows than this are confirmed by typing their number."""
 
@@ -92,17 +93,14 @@ class OperatorCommand(BaseCommand):
         self.stdout.write(json.dumps(document, default=as_json, allow_nan=False))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Write rows under their columns; numbers to the right, an absent value as ``-``."""
+        """Write rows under their columns; figures to the right, an absent value as ``-``."""
         cells = [list(columns), *([cell(value) for value in row] for row in rows)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-        numeric = [
-            bool(rows) and all(isinstance(row[i], int | float | None) for row in rows)
-            for i in range(len(columns))
-        ]
+        figures = [all(_FIGURE.fullmatch(row[i]) for row in cells[1:]) for i in range(len(columns))]
         for row in cells:
             padded = (
                 text.rjust(width) if right else text.ljust(width)
-                for text, width, right in zip(row, widths, numeric, strict=True)
+                for text, width, right in zip(row, widths, figures, strict=True)
             )
             self.stdout.write("  ".join(padded).rstrip())
 

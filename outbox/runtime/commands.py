@@ -23,6 +23,9 @@ PARTIAL: Final = 4
 DRIFT: Final = 5
 BROKER_UNREACHABLE: Final = 6
 
+_FINDINGS: Final = frozenset({PARTIAL, DRIFT})
+"""Codes that go with a document, which says it all."""
+
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _FIGURE: Final = re.compile(r"-|\d[\d.]*[smhd]?")
 _TYPE_THE_COUNT: Final = 1000
@@ -76,7 +79,7 @@ class OperatorCommand(BaseCommand):
         try:
             return super().execute(*args, **options)
         except CommandError as error:
-            if options.get("json"):
+            if options.get("json") and error.returncode not in _FINDINGS:
                 fault = {"code": error.returncode, "message": str(error)}
                 self.stdout.write(json.dumps({"v": 1, "command": self.name, "error": fault}))
             raise

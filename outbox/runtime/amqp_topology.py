@@ -98,11 +98,11 @@ def advice(error: BaseException) -> str:
     code = getattr(error, "reply_code", None)
     if code == _REFUSED:
         return (
-            " Declare with an account that may configure (outbox_topology --declare,"
+            ". Declare with an account that may configure (outbox_topology --declare,"
             " inbox_topology --declare) and set OPTIONS['declare'] to False here."
         )
     found = _INEQUIVALENT.search(str(error)) if code == _UNEQUAL else None
-    return f" {_remedy(found['arg']).capitalize()}." if found else ""
+    return f": {_remedy(found['arg'])}" if found else ""
 
 
 class Survey:

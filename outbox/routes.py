@@ -38,6 +38,18 @@ def resolve(topic: str) -> Route:
     raise UnknownTopic(message)
 
 
+def address(topic: str, broker: str) -> Mapping[str, str]:
+    """Where a stored message goes at the broker of its row; empty is the driver's default.
+
+    A row keeps the broker that its route named at publish, whatever routes say today.
+    """
+    try:
+        route = resolve(topic)
+    except UnknownTopic:
+        return {}
+    return route.address if route.broker == broker else {}
+
+
 def addresses(broker: str, topics: Iterable[str] = ()) -> list[dict[str, str]]:
     """Where messages of this broker go, as far as it can be known before they are published.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from inbox.brokers.base import Consumer
+from inbox.brokers.rabbitmq_frames import tolerant
 from inbox.delivery import Delivery, Disposition
 from inbox.exceptions import ConsumerUnavailable, InvalidBroker
 from outbox.runtime.amqp import STALL, Reader, parse, prepare, take_leave, visiting
@@ -170,6 +171,7 @@ class RabbitMQConsumer(Consumer):
             connect_timeout=self._options.connect_timeout,
             heartbeat=self._options.heartbeat,
             name=f"inbox {self.group} {os.getpid()}",
+            frame_handler=tolerant,
         )
 
     def _connect(self) -> None:
@@ -290,4 +292,7 @@ def _headers(message: Any) -> dict[str, str]:
 
 
 def _text(value: object) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    try:
+        return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    except RecursionError:
+        return "nested too deeply"

@@ -131,7 +131,7 @@ def prepare(  # noqa: PLR0913 - what makes a connection
     connect_timeout: float,
     heartbeat: int,
     name: str,
-    **callbacks: object,
+    **more: object,
 ) -> tuple[Any, Reader]:
     """A connection of py-amqp (the module ``amqp``) that is not connected yet, and its reads."""
     connection = amqp.Connection(
@@ -141,7 +141,7 @@ def prepare(  # noqa: PLR0913 - what makes a connection
         socket_settings=_SOCKET_SETTINGS,
         client_properties={"connection_name": name},
         confirm_publish=False,
-        **callbacks,
+        **more,
     )
     return connection, Reader(connection, time.monotonic() + connect_timeout)
 

@@ -29,6 +29,7 @@ pytestmark = [
 
 POOLS = ("prefork", "threads", "solo")
 MESSAGES = 300
+KILLS = 6
 TASKS = "tests.acceptance.effects.tasks"
 
 
@@ -138,7 +139,7 @@ def test_each_effect_once_whatever_is_killed(start, pool):
     chance.shuffle(copies)
     service.send("work", *copies)
     under_way = kills = 0
-    while kills < 8:
+    while kills < KILLS:
         at_start = service.effects().total()
         wait_for(lambda count=at_start: service.effects().total() > count, "the worker at work")
         time.sleep(chance.uniform(0, 0.6))
@@ -155,7 +156,7 @@ def test_each_effect_once_whatever_is_killed(start, pool):
     assert service.effects() == Counter(range(MESSAGES))
     states = service.project.rows("SELECT state, count(*) FROM inbox_message GROUP BY state")
     assert states == [(State.PROCESSED, MESSAGES)]
-    assert under_way >= 4, "the kills met a worker at rest: they prove nothing"
+    assert under_way > KILLS / 2, "the kills met a worker at rest: they prove nothing"
     # Copies that were sent twice on purpose, and what the kills have brought again.
     assert service.project.one("SELECT sum(duplicates) FROM inbox_message") > 0
 
@@ -179,7 +180,8 @@ def test_a_task_that_kills_its_process_runs_out_of_attempts(start, tmp_path, poo
     service.send_one("work")
     wait_for(lambda: service.revive() or service.effects().total() == 1, "the next task")
     service.worker.stop()
-    assert service.waiting() == 0
+    # Beat's last chore expires; a message that came back would stay.
+    wait_for(lambda: service.waiting() == 0, "an empty queue")
     assert len(runs.read_text()) == 3
 
 

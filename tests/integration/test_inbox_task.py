@@ -194,6 +194,12 @@ class TestEagerly:
             assert not Mail.objects.exists()
         assert Mail.objects.count() == 1
 
+    def test_it_refuses_to_run_inside_a_transaction_of_yours(self, app):
+        task = task_of(app, write)
+        with pytest.raises(RuntimeError, match="durable"), transaction.atomic():
+            task.delay(1)
+        assert not InboxMessage.objects.exists()
+
 
 class TestInAWorker:
     """The body as the worker calls it; tests/acceptance/test_celery.py has real ones."""
@@ -223,6 +229,10 @@ class TestInAWorker:
     def test_a_failure_is_recorded_and_the_task_succeeds(self, app):
         assert self.receive(task_of(app, failing_with(LookupError("gone"))), 1) == "parked"
         assert self.receive(task_of(app, failing_with(Reject("never"))), 1) == "dead"
+
+    def test_a_soft_time_limit_in_the_function_is_its_failure(self, app):
+        assert self.receive(task_of(app, failing_with(SoftTimeLimitExceeded())), 1) == "parked"
+        assert row().error_class == "SoftTimeLimitExceeded"
 
     @pytest.mark.parametrize(
         "repeat", [{"delivery_info": {"redelivered": True}}, {"retries": 1}], ids=str
@@ -407,6 +417,13 @@ class TestGroups:
             call_command("inbox_consume", "--once", "--group", GROUP)
         with pytest.raises(CommandError, match="No handler is registered"):
             call_command("inbox_consume", "--once")
+
+    @pytest.mark.django_db(transaction=True)
+    def test_consumers_of_all_groups_leave_it_out(self, app, capsys):
+        task_of(app, write)
+        handler("orders.placed", group="warehouse")(write)
+        call_command("inbox_consume", "--once")
+        assert capsys.readouterr().out.startswith("inbox_consume ready")
 
 
 class TestRunDue:

@@ -2,5 +2,6 @@
 
 from outbox.testing.captured import CapturedMessages, captured_messages
 from outbox.testing.draining import drain
+from outbox.testing.overriding import override_outbox
 
-__all__ = ["CapturedMessages", "captured_messages", "drain"]
+__all__ = ["CapturedMessages", "captured_messages", "drain", "override_outbox"]

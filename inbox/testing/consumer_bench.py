@@ -23,6 +23,7 @@ REDELIVERED: Final = _RULE + "what may have been handed out before says redelive
 DEAD_LETTERS: Final = _RULE + "what is settled with DEAD goes to the broker's dead letters."
 BOUNDED: Final = _RULE + "at most prefetch deliveries are handed out and not settled."
 UNJUDGED: Final = _RULE + "bytes that are no message are delivered all the same."
+OPENED: Final = _RULE + "open() does nothing when connected; close() never raises."
 LOST: Final = _RULE + (
     "a lost or missing connection raises ConsumerUnavailable from any method, within seconds."
 )

@@ -18,6 +18,7 @@ from inbox.testing.consumer_bench import (
     LAZY,
     LOST,
     ONE_OWNER,
+    OPENED,
     OPTIONS,
     REDELIVERED,
     RETRIED,
@@ -27,7 +28,7 @@ from inbox.testing.consumer_bench import (
     ConsumerBench,
     bodies_of,
 )
-from outbox.runtime.proving import eagerness, equal, holds, in_child, raises
+from outbox.runtime.proving import eagerness, equal, holds, in_child, lasts, raises
 from outbox.wire import DecodeError
 
 _NO_MESSAGES: tuple[tuple[dict[str, str], bytes], ...] = (
@@ -50,6 +51,7 @@ class ConsumerContract(ConsumerBench):
         with self._opened() as consumer:
             (message,) = self._send(b'{"order":1}')
             delivery = self._take_one(consumer, message.body, DELIVERED)
+            lasts(DELIVERED, lambda: delivery.message)
             equal(delivery.message, message, DELIVERED)
             equal(delivery.group, consumer.group, DELIVERED)
             self._ack(consumer, [delivery])
@@ -175,10 +177,8 @@ class ConsumerContract(ConsumerBench):
 
     def test_open_and_close_twice(self) -> None:
         consumer = self.consumer()
-        consumer.open()
-        consumer.open()
-        consumer.close()
-        consumer.close()
+        for call in (consumer.open, consumer.open, consumer.close, consumer.close):
+            lasts(OPENED, call)
 
     def test_a_broker_that_is_not_there_is_unavailable(self) -> None:
         consumer = self.unreachable()

@@ -53,6 +53,14 @@ def raises(kind: type[E], rule: str, action: Callable[[], object]) -> E:
     raise _broken(rule, f"expected: {kind.__name__}\n  nothing was raised, but: {_short(result)}")
 
 
+def lasts(rule: str, action: Callable[[], object]) -> None:
+    """Raise `AssertionError` that begins with the rule if the action raises anything."""
+    try:
+        action()
+    except Exception as error:
+        raise _broken(rule, f"raised: {_short(error)}") from error
+
+
 def in_child(action: Callable[[], object]) -> str:
     """Run it in a forked child, as a pre-fork server would; the child ends without cleaning up.
 

@@ -11,9 +11,17 @@ from django.utils.module_loading import import_string
 from outbox.brokers.base import Address, Confirm, Publisher, Status
 from outbox.conf import get_settings
 from outbox.exceptions import InvalidBroker
-from outbox.runtime.drivers import BrokerSettings
+from outbox.runtime.drivers import BrokerSettings, read_options
 
-__all__ = ["Address", "Confirm", "Publisher", "PublisherHandler", "Status", "publishers"]
+__all__ = [
+    "Address",
+    "Confirm",
+    "Publisher",
+    "PublisherHandler",
+    "Status",
+    "publishers",
+    "read_options",
+]
 
 
 class PublisherHandler(threading.local):

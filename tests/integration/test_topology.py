@@ -19,6 +19,7 @@ from inbox import handler
 from inbox.brokers.kafka import KafkaConsumer
 from inbox.brokers.rabbitmq import RabbitMQConsumer
 from inbox.exceptions import ConsumerUnavailable, InvalidBroker
+from inbox.registry import registrar
 from inbox.testing import handlers
 from outbox.brokers.rabbitmq import RabbitMQPublisher
 from outbox.exceptions import BrokerMisconfigured
@@ -424,6 +425,13 @@ def test_a_broker_without_exchanges_or_topics_has_nothing_to_declare(inbox):
     assert run("outbox_topology", "--declare") == {}
     inbox("a", backend="inbox.brokers.memory.MemoryConsumer", OPTIONS={})
     assert run("inbox_topology", "--declare") == {}
+
+
+def test_a_group_that_celery_feeds_has_no_queue_of_ours(inbox):
+    registrar("t", "mailer", by_celery=True)(lambda message: None)
+    assert "No handler" in run("inbox_topology", code=2)["error"][0]
+    inbox("a", backend="inbox.brokers.memory.MemoryConsumer", OPTIONS={})
+    assert "--group: mailer" in run("inbox_topology", "--group", "mailer", code=2)["error"][0]
 
 
 def test_what_a_broker_does_not_say_is_no_drift():

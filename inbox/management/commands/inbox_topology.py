@@ -33,11 +33,13 @@ class Command(TopologyCommand):
     ) -> Iterator[tuple[str, TopologyObject]]:
         """Ask the broker of each group."""
         settings = get_settings()
-        groups = options["group"] or registry.groups()
+        # A group that Celery feeds has no broker of ours.
+        known = registry.groups(by_celery=False)
+        groups = options["group"] or known
         if not groups:
             message = "No handler is registered: write one in the 'handlers' module of an app."
             raise CommandError(message, returncode=USAGE)
-        _check("--group", groups, registry.groups(), "the groups that have a handler")
+        _check("--group", groups, known, "the groups that have a handler")
         _check("--broker", options["broker"] or [], settings.brokers, "INBOX['BROKERS']")
         try:
             for group in dict.fromkeys(groups):

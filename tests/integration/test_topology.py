@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import io
 import json
 import logging
@@ -18,12 +19,15 @@ from django.core.management import CommandError, call_command
 from inbox import handler
 from inbox.brokers.kafka import KafkaConsumer
 from inbox.brokers.rabbitmq import RabbitMQConsumer
+from inbox.delivery import Disposition
 from inbox.exceptions import ConsumerUnavailable, InvalidBroker
 from inbox.registry import registrar
 from inbox.testing import handlers
+from outbox.brokers.base import Status
 from outbox.brokers.rabbitmq import RabbitMQPublisher
 from outbox.exceptions import BrokerMisconfigured
 from outbox.runtime.topology import Shape, State, TopologyObject
+from outbox.wire import Message
 from tests.services.kafka import create_topics
 from tests.services.rabbitmq import RabbitMQ
 
@@ -261,10 +265,9 @@ def own_broker() -> Iterator[RabbitMQ]:
 
 
 @pytest.mark.rabbitmq
-def test_an_account_that_may_only_read_and_write(own_broker, inbox, outbox):
+def test_an_account_that_may_only_read_and_write(own_broker, inbox, outbox, name):
     """What security.md S18 asks for: no configure permission at run time."""
-    name = "restricted"
-    own_broker.ctl("set_permissions", "app", "^$", ".*", ".*")
+    own_broker.ctl("set_permissions", "app", "^$", f"^{name}$", rf"^{name}\..*")
     app_url = own_broker.url.replace("guest:guest", "app:secret")
     options = {"exchange": name, "declare": False}
 
@@ -290,8 +293,22 @@ def test_an_account_that_may_only_read_and_write(own_broker, inbox, outbox):
         f"exchange {name}": ("present", "not compared: this account may not configure it")
     }
     publisher = RabbitMQPublisher("default", app_url, options)
-    with contextlib.closing(publisher):
+    consumer = RabbitMQConsumer("default", app_url, options, group=name, topics=["b"], prefetch=5)
+    with contextlib.closing(publisher), contextlib.closing(consumer):
         publisher.open()
+        consumer.open()
+        publisher.submit(_message("b"), {})
+        assert [answer.status for answer in publisher.confirms(PATIENCE)] == [Status.ACKED]
+        (delivery,) = consumer.poll(PATIENCE)
+        consumer.settle(delivery, Disposition.DEAD)
+        consumer.poll(0.2)
+    with kombu.Connection(own_broker.url) as connection, connection.channel() as channel:
+        assert got(channel, f"{name}.dead") == b"{}"
+
+
+def _message(topic: str) -> Message:
+    now = dt.datetime.now(dt.UTC)
+    return Message(id=uuid.uuid4(), topic=topic, body=b"{}", source="/shop", time=now)
 
 
 # Kafka.

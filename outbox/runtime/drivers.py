@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from django.core.exceptions import ImproperlyConfigured
+from outbox.runtime.settings import Fault, InvalidSettings, did_you_mean
 
 T = typing.TypeVar("T")
 
@@ -18,14 +17,18 @@ T = typing.TypeVar("T")
 class BrokerSettings:
     """One entry of BROKERS."""
 
-    backend: str
+    backend: str = field(metadata={"check": "E001"})
     """Dotted path of the driver's class."""
     url: str = ""
     options: Mapping[str, object] = field(default_factory=dict)
 
 
-class InvalidBroker(ImproperlyConfigured):
+class InvalidBroker(InvalidSettings):
     """A broker's alias, backend, URL or options are wrong."""
+
+    def __init__(self, text: str, hint: str = "", check: str = "E001") -> None:
+        """Say where and what; ``hint`` names the line to change."""
+        super().__init__(Fault(text, hint, check))
 
 
 def read_options(path: str, options: Mapping[str, object], into: Callable[..., T]) -> T:
@@ -36,13 +39,13 @@ def read_options(path: str, options: Mapping[str, object], into: Callable[..., T
     hints = typing.get_type_hints(into)
     for key, value in options.items():
         if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(hints)}."
-            raise InvalidBroker(f"{path}[{key!r}] is not an option of this backend. {hint}")
+            text = f"{path}[{key!r}] is not an option of this backend."
+            raise InvalidBroker(text, did_you_mean(key, hints), check="E002")
         if not _fits(value, hints[key]):
             default = getattr(into(), key)
             raise InvalidBroker(
-                f"{path}[{key!r}] is {value!r}; it must be like its default, {default!r}."
+                f"{path}[{key!r}] is {value!r}; it must be like its default, {default!r}.",
+                check="E002",
             )
     return into(**options)
 
@@ -52,8 +55,8 @@ def require_client(path: str, module: str, extra: str) -> None:
     # kombu takes its own place in sys.modules, where find_spec() cannot look.
     if sys.modules.get(module) is None and importlib.util.find_spec(module) is None:
         raise InvalidBroker(
-            f"{path} needs {module}, which is not installed. "
-            f'Run: pip install "django-outbox-inbox[{extra}]"'
+            f"{path} needs {module}, which is not installed.",
+            f'Run: pip install "django-outbox-inbox[{extra}]"',
         )
 
 

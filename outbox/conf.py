@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Final, Literal
 
 from outbox.runtime.backoff import Backoff
-from outbox.runtime.drivers import BrokerSettings
+from outbox.runtime.drivers import BrokerSettings, from_url
 from outbox.runtime.settings import ContradictionError, Fault, did_you_mean, read
 
 SLOTS: Final = 64
@@ -101,6 +101,22 @@ class OutboxSettings:
             if broker not in self.brokers:
                 text = f"ROUTES sends {pattern!r} to {broker!r}, which is not in BROKERS."
                 yield Fault(text, did_you_mean(broker, self.brokers), "E003")
+
+
+_BACKENDS: Final = {
+    "amqp": "outbox.brokers.rabbitmq.RabbitMQPublisher",
+    "amqps": "outbox.brokers.rabbitmq.RabbitMQPublisher",
+    "kafka": "outbox.brokers.kafka.KafkaPublisher",
+    "memory": "outbox.brokers.memory.MemoryPublisher",
+}
+
+
+def broker_from_url(url: str) -> dict[str, object]:
+    """Build an entry of OUTBOX['BROKERS'] from a URL such as ``kafka://host:9092?linger.ms=5``.
+
+    For settings modules. Raises `InvalidBroker`, an `ImproperlyConfigured`.
+    """
+    return from_url(url, _BACKENDS)
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from inbox.delivery import Delivery, Disposition
 from inbox.exceptions import ConsumerUnavailable, InvalidBroker
 from outbox.runtime.amqp import STALL, Reader, parse
 from outbox.runtime.drivers import read_options, require_client
+from outbox.runtime.settings import Fault
 from outbox.wire import headers as wire
 
 _FAREWELL: Final = 1.0
@@ -121,6 +122,20 @@ class RabbitMQConsumer(Consumer):
             connection.close()
         with contextlib.suppress(Exception):
             connection.collect()
+
+    def check(self) -> list[Fault]:
+        """Warn of a limit at which the broker decides before our table does (W003)."""
+        limit = self._options.delivery_limit
+        if limit is None or limit < 0:
+            return []
+        return [
+            Fault(
+                f"{self.path}['OPTIONS']['delivery_limit'] is {limit}: the broker gives up a "
+                "message that came so often, while INBOX['MAX_ATTEMPTS'] is what should decide.",
+                "Remove it.",
+                "W003",
+            )
+        ]
 
     def poll(self, timeout: float) -> list[Delivery]:
         """At most one: so that a slow handler does not keep the heartbeat waiting for a batch."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 import typing
+import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -29,6 +31,28 @@ class InvalidBroker(InvalidSettings):
     def __init__(self, text: str, hint: str = "", check: str = "E001") -> None:
         """Say where and what; ``hint`` names the line to change."""
         super().__init__(Fault(text, hint, check))
+
+
+def from_url(url: str, backends: Mapping[str, str]) -> dict[str, object]:
+    """Build an entry of BROKERS; ``backends`` maps schemes to drivers.
+
+    What follows the '?' becomes OPTIONS, numbers and true or false with their type. The host of
+    ``memory://`` names the hub. Raises `InvalidBroker` for another scheme.
+    """
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in backends:
+        # Not the URL, which may hold a password.
+        raise InvalidBroker(
+            f"A broker's URL starts with {', '.join(f'{name}://' for name in backends)}, not "
+            f"{parts.scheme}://."
+        )
+    options = {key: _typed(value) for key, value in urllib.parse.parse_qsl(parts.query)}
+    entry: dict[str, object] = {"BACKEND": backends[parts.scheme]}
+    if parts.scheme != "memory":
+        entry["URL"] = parts._replace(query="").geturl()
+    elif parts.netloc:
+        options["name"] = parts.netloc
+    return {**entry, "OPTIONS": options}
 
 
 def read_options(path: str, options: Mapping[str, object], into: Callable[..., T]) -> T:
@@ -58,6 +82,14 @@ def require_client(path: str, module: str, extra: str) -> None:
             f"{path} needs {module}, which is not installed.",
             f'Run: pip install "django-outbox-inbox[{extra}]"',
         )
+
+
+def _typed(text: str) -> object:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, int | float) else text
 
 
 def _fits(value: object, hint: object) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from django.apps import AppConfig
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
@@ -24,10 +26,9 @@ class InboxConfig(AppConfig):
         except ModuleNotFoundError as error:
             if not (error.name or "").startswith("outbox"):
                 raise
-            import outbox
-
+            other = importlib.util.find_spec("outbox")
             message = (
-                f"(inbox.E005) 'outbox' is imported from {outbox.__file__}, which is not "
+                f"(inbox.E005) 'outbox' is imported from {other and other.origin}, which is not "
                 "django-outbox-inbox: the inbox needs its outbox.wire. Rename the other one."
             )
             raise ImproperlyConfigured(message) from error

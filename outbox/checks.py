@@ -16,6 +16,7 @@ from outbox.conf import OutboxSettings, get_settings
 from outbox.exceptions import InvalidBroker
 from outbox.models import OutboxMessage
 from outbox.runtime.checks import report, strangers
+from outbox.runtime.drivers import require_client
 from outbox.runtime.settings import Fault, InvalidSettings
 from outbox.store import stores
 
@@ -64,6 +65,11 @@ def _broker_faults(settings: OutboxSettings) -> Iterator[Fault]:
     for alias in settings.brokers:
         try:
             make_publisher(alias)
+        except InvalidBroker as error:
+            yield from error.faults
+    if settings.wakeup == "celery":
+        try:
+            require_client("OUTBOX['WAKEUP']", "celery", extra="celery")
         except InvalidBroker as error:
             yield from error.faults
 

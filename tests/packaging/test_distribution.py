@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import email
-import os
-import subprocess
-import sys
 import sysconfig
 import tarfile
 import tomllib
@@ -17,19 +14,13 @@ import pytest
 import inbox
 import outbox
 from tests.outbox_support import ROOT
-
-GIVEN = os.environ.get("OUTBOX_TEST_WHEEL")
+from tests.packaging.build import GIVEN, build
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory) -> Path:
     """A folder with wheel and sdist."""
-    if GIVEN:
-        return Path(GIVEN).parent
-    folder = tmp_path_factory.mktemp("dist")
-    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
-    return folder
+    return build(tmp_path_factory.mktemp("dist")).parent
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,13 @@ import nox
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml("pyproject.toml")
-# No psycopg among them: an extra brings it or it is not there.
 TESTING = [*nox.project.dependency_groups(PROJECT, "test"), "dj-database-url"]
+# But for psycopg, which the extra brings, and whose first version has no [binary] to be had.
+DEMO = [
+    need
+    for need in nox.project.dependency_groups(PROJECT, "demo")
+    if not need.startswith("psycopg")
+]
 EXTRAS = ["none", *(name for name in PROJECT["project"]["optional-dependencies"] if name != "all")]
 SERVERS = {
     "postgres": "DATABASE_URL",
@@ -76,6 +81,14 @@ FOUND = {version: path for version in PYTHONS if (path := interpreter(version))}
 NEWEST = max(FOUND, key=PYTHONS.index)
 
 
+def not_run(version: str) -> None:
+    """Say so in the last lines, below nox's own."""
+    print_last = functools.partial(print, file=sys.stderr, flush=True)
+    atexit.register(
+        print_last, f"Python {version:<6} absent     NOT RUN: not on PATH, nor in pyenv, nor in uv"
+    )
+
+
 @functools.cache
 def built() -> tuple[Path, Path]:
     """The wheel, built once from the sdist, and a folder with the project but for its packages."""
@@ -94,15 +107,15 @@ def built() -> tuple[Path, Path]:
     return wheel, away
 
 
-def prepare(session: nox.Session, extra: str, *pins: str) -> None:
-    """Install the wheel with the versions of requirements.txt, where ``pins`` say no other."""
+def prepare(session: nox.Session, extra: str, *more: str) -> None:
+    """Install the wheel with the versions of requirements.txt, where ``more`` pins no other."""
     wheel, away = built()
-    free = {"django", *(pin.partition("=")[0].partition("[")[0].lower() for pin in pins)}
+    free = {"django", *(pin.partition("==")[0].lower() for pin in more if "==" in pin)}
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     kept = [line for line in lines if line.partition("==")[0].removesuffix("-binary") not in free]
     constraints = Path(session.create_tmp()) / "constraints.txt"
     constraints.write_text("\n".join(kept))
-    session.install(f"{wheel}{extra}", *TESTING, *pins, "--constraint", str(constraints))
+    session.install(f"{wheel}{extra}", *TESTING, *more, "--constraint", str(constraints))
     session.chdir(away)
     session.env["OUTBOX_TEST_WHEEL"] = str(wheel)
     session.run(
@@ -121,8 +134,8 @@ def without_servers(session: nox.Session, *kept: str) -> None:
 def newest(session: nox.Session) -> None:
     """The newest Python here and the newest Django for it, on real servers."""
     for version in PYTHONS[PYTHONS.index(NEWEST) + 1 :]:
-        session.warn(f"NOT RUN: Python {version}, of which there is no interpreter here.")
-    prepare(session, "[all]")
+        not_run(version)
+    prepare(session, "[all]", *DEMO)
     tests = ["tests/unit", "tests/contract", "tests/integration", "tests/packaging"]
     session.run("python", "-m", "pytest", "-q", "--numprocesses", "2", *(session.posargs or tests))
 
@@ -131,12 +144,13 @@ def newest(session: nox.Session) -> None:
 def oldest(session: nox.Session) -> None:
     """The oldest Python with the first version of everything that we say we work with."""
     if PYTHONS[0] not in FOUND:
-        session.skip(f"NOT RUN: Python {PYTHONS[0]}, of which there is no interpreter here.")
+        not_run(PYTHONS[0])
+        session.skip("its interpreter is not here")
     project = PROJECT["project"]
     ranges = [*project["dependencies"]]
     for name, needed in project["optional-dependencies"].items():
         ranges += needed if name != "all" else []
-    prepare(session, "[all]", *(text.replace(">=", "==") for text in ranges))
+    prepare(session, "[all]", *DEMO, *(text.replace(">=", "==") for text in ranges))
     # The brokers are what the first version of a client may not get on with.
     without_servers(session, SERVERS["rabbitmq"], SERVERS["kafka"])
     session.run(

@@ -166,9 +166,8 @@ def on_rabbitmq(new_project, rabbitmq_url):
 def on_kafka(new_project):
     with fleet.running("kafka") as cluster:
         create_topics(cluster.url, ["orders.placed", "warehouse.dead"])
-        # RABBITMQ_URL stands in the README's first settings, which those for Kafka replace.
-        url = f"kafka://{cluster.url}"
-        yield new_project("settings.py, for Kafka", KAFKA_URL=url, RABBITMQ_URL="unused")
+        # They replace the first settings, whose RABBITMQ_URL nobody reads then.
+        yield new_project("settings.py, for Kafka", KAFKA_URL=f"kafka://{cluster.url}")
 
 
 def takes_effect_once(project: Foreign) -> None:

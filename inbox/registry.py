@@ -28,6 +28,8 @@ class Handler:
     topic: str
     group: str
     function: Function
+    by_celery: bool = False
+    """Whether Celery brings the messages; otherwise a broker's queue of the group does."""
 
     @property
     def place(self) -> str:
@@ -54,13 +56,19 @@ def handler(topic: str, *, group: str) -> Callable[[F], F]:
 
     It runs in one transaction with the row that makes it run once: everything that it writes to
     that database happens exactly once for each message id. Raises `HandlerExists` when the group
-    already handles the topic, `ValueError` for a topic or a group that is no name.
+    already handles the topic or is fed by Celery, `ValueError` for a topic or a group that is no
+    name.
     """
+    return registrar(topic, group)
+
+
+def registrar(topic: str, group: str, *, by_celery: bool = False) -> Callable[[F], F]:
+    """What `handler` and `inbox.celery.inbox_task` share."""
     _check(topic, group)
 
     def register(function: F) -> F:
         _refuse_generator(function)
-        new = Handler(topic, group, function)
+        new = Handler(topic, group, function, by_celery)
         old = _handlers.get((group, topic))
         if old is not None:
             message = (
@@ -68,6 +76,7 @@ def handler(topic: str, *, group: str) -> Callable[[F], F]:
                 f"{new.place} needs a group of its own."
             )
             raise HandlerExists(message)
+        _refuse_two_feeds(new)
         _refuse_shared_queue(new)
         _handlers[group, topic] = new
         return function
@@ -98,9 +107,14 @@ def topics(group: str) -> list[str]:
     return sorted(topic for name, topic in _handlers if name == group)
 
 
-def groups(topic: str | None = None) -> list[str]:
-    """The groups that have a handler, or that handle this topic, sorted."""
-    return sorted({name for name, handled in _handlers if topic in (None, handled)})
+def groups(topic: str | None = None, *, by_celery: bool | None = None) -> list[str]:
+    """The groups that have a handler, sorted; of this topic only, of this feed only."""
+    found = {
+        handler.group
+        for handler in _handlers.values()
+        if topic in (None, handler.topic) and by_celery in (None, handler.by_celery)
+    }
+    return sorted(found)
 
 
 def swap(handlers: dict[tuple[str, str], Handler]) -> dict[tuple[str, str], Handler]:
@@ -123,11 +137,27 @@ def _check(topic: str, group: str) -> None:
         raise ValueError(message)
 
 
+def _refuse_two_feeds(new: Handler) -> None:
+    # `inbox_consume` runs the stored retries of its groups and does not import Celery's tasks:
+    # it would find no handler for theirs and make them dead.
+    for old in _handlers.values():
+        if old.group == new.group and old.by_celery != new.by_celery:
+            message = (
+                f"Group {new.group!r} is fed either by a broker or by Celery: {old.place} is a "
+                f"{_feed(old)} and {new.place} a {_feed(new)}. Give one of them another group."
+            )
+            raise HandlerExists(message)
+
+
+def _feed(handler: Handler) -> str:
+    return "Celery task (@inbox_task)" if handler.by_celery else "consumer's handler (@handler)"
+
+
 def _refuse_shared_queue(new: Handler) -> None:
     # RabbitMQ's queue is named <group>.<topic>: of two groups on one each would get half.
     queue = f"{new.group}.{new.topic}"
     for old in _handlers.values():
-        if f"{old.group}.{old.topic}" == queue:
+        if f"{old.group}.{old.topic}" == queue and not (old.by_celery or new.by_celery):
             message = (
                 f"Group {new.group!r} with topic {new.topic!r} and group {old.group!r} with topic "
                 f"{old.topic!r} ({old.place}) would share the queue {queue!r}: rename a group."

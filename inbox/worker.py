@@ -94,16 +94,12 @@ class Worker:
     ) -> None:
         """``on_ready`` is called after the first connection, ``on_report`` once a busy second.
 
-        Raises `HandlerNotFound` for a group without handlers, `InvalidBroker`.
+        Raises `HandlerNotFound` for a group without handlers or fed by Celery, `InvalidBroker`.
         """
         settings = settings or get_settings()
-        topics = registry.topics(group)
-        if not topics:
-            known = ", ".join(registry.groups()) or "none"
-            message = f"Group {group!r} has no handler. Groups with handlers: {known}."
-            raise HandlerNotFound(message)
+        _require_queues(group)
         self.group = group
-        self._consumer = consumer or make_consumer(settings, group, topics)
+        self._consumer = consumer or make_consumer(settings, group, registry.topics(group))
         self._processor = Processor(settings)
         self._on_ready, self._on_report = on_ready, on_report
         self.total = WorkerReport()
@@ -228,3 +224,17 @@ class Worker:
     def _close(self) -> None:
         self._consumer.close()
         self._is_open = False
+
+
+def _require_queues(group: str) -> None:
+    known = registry.groups(by_celery=False)
+    if group in registry.groups(by_celery=True):
+        message = (
+            f"Group {group!r} is fed by Celery: it has tasks and no queue of its own. Run a Celery "
+            "worker for it, and inbox.tasks.run_due for its stored retries."
+        )
+        raise HandlerNotFound(message)
+    if group not in known:
+        names = ", ".join(known) or "none"
+        message = f"Group {group!r} has no handler. Groups with handlers: {names}."
+        raise HandlerNotFound(message)

@@ -108,6 +108,7 @@ _BACKENDS: Final = {
     "amqps": "outbox.brokers.rabbitmq.RabbitMQPublisher",
     "kafka": "outbox.brokers.kafka.KafkaPublisher",
     "memory": "outbox.brokers.memory.MemoryPublisher",
+    "console": "outbox.brokers.console.ConsolePublisher",
 }
 
 

@@ -7,11 +7,16 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from outbox.runtime import hub
 from tests.services import fleet, table
 from tests.services.table import Row
+
+# How long an example takes says what else the machine is doing, not whether the code is right.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,10 @@ from django.db import connections, transaction
 
 from outbox.brokers.base import Address, Confirm, Publisher, Status
 from outbox.exceptions import BrokerUnavailable
-from outbox.models import OutboxLane, OutboxTodo
+from outbox.testing.contracts.store_bench import (  # noqa: F401 - for the tests of the relay too
+    expire_leases,
+    make_due,
+)
 from outbox.wire import Message
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,20 +148,6 @@ def rolled_back(using: str = "default") -> Iterator[None]:
     with suppress(_Undo), transaction.atomic(using=using):
         yield
         raise _Undo
-
-
-def expire_leases(using: str = "default") -> None:
-    """Let the leases of all lanes end, by the database's clock."""
-    lanes = OutboxLane.objects.using(using)
-    for lane in lanes.all():
-        rows = lanes.filter(broker=lane.broker, lane=lane.lane, seq=lane.seq)
-        rows.update(lease_until=lane.lease_until - LONG_AGO)
-
-
-def make_due(using: str = "default") -> None:
-    """Let the time of all retries come."""
-    for row in OutboxTodo.objects.using(using).filter(state=1):
-        OutboxTodo.objects.using(using).filter(pk=row.pk).update(due_at=row.due_at - LONG_AGO)
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from django.utils.module_loading import import_string
 from outbox.brokers.base import Address, Confirm, Publisher, Status
 from outbox.conf import get_settings
 from outbox.exceptions import InvalidBroker
-from outbox.runtime.drivers import BrokerSettings
+from outbox.runtime.drivers import BrokerSettings, read_options
 from outbox.runtime.settings import did_you_mean
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Status",
     "make_publisher",
     "publishers",
+    "read_options",
 ]
 
 

@@ -22,6 +22,8 @@ _DEFAULTS: Final[Mapping[str, object]] = {
     "partitioner": "murmur2_random",
     # A typing error in a topic must not create one with a single replica (F11).
     "allow.auto.create.topics": False,
+    # What a broker takes by default; librdkafka's own default is less than MAX_BODY and headers.
+    "message.max.bytes": 1_048_576,
     # How long a topic may stay unknown before the message is given back; the default of 30 s is
     # longer than a lease, so that the verdict would never come.
     "topic.metadata.propagation.max.ms": 1000,

@@ -49,7 +49,7 @@ def from_url(url: str, backends: Mapping[str, str]) -> dict[str, object]:
     options = {key: _typed(value) for key, value in urllib.parse.parse_qsl(parts.query)}
     entry: dict[str, object] = {"BACKEND": backends[parts.scheme]}
     if parts.scheme != "memory":
-        entry["URL"] = parts._replace(query="").geturl()
+        entry["URL"] = url.partition("?")[0]
     elif parts.netloc:
         options["name"] = parts.netloc
     return {**entry, "OPTIONS": options}

@@ -71,6 +71,22 @@ def read(name: str, into: type[T]) -> T:
     return typing.cast(T, _convert(value, into, name))
 
 
+def merged(name: str, keys: Mapping[str, object]) -> dict[str, object]:
+    """The Django setting ``name`` with some keys changed; nested dicts are merged likewise."""
+    return _merge(getattr(django_settings, name, None) or {}, keys)
+
+
+def _merge(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, object]:
+    result = dict(old)
+    for key, value in new.items():
+        before = result.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            result[key] = _merge(before, value)
+        else:
+            result[key] = value
+    return result
+
+
 def _build(given: Mapping[str, object], into: type, path: str) -> object:
     hints = typing.get_type_hints(into)
     fields = {field.name.upper(): field for field in dataclasses.fields(into)}

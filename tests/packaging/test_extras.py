@@ -113,6 +113,18 @@ def test_messages_travel_in_memory(handled, capsys):
     assert got == [{"order": 1}, {"order": 2}]
 
 
+@pytest.mark.django_db(transaction=True)
+def test_messages_are_printed(handled, capsys):
+    _, topic, _ = handled
+    console = {"BACKEND": "outbox.brokers.console.ConsolePublisher"}
+    with override_settings(OUTBOX={"SOURCE": "/shop", "BROKERS": {"default": console}}):
+        assert run_checks(tags=["outbox", "inbox"]) == []
+        with transaction.atomic():
+            publish(topic, {"order": 1})
+        call_command("outbox_relay", "--drain")
+    assert topic in capsys.readouterr().out
+
+
 if BRINGS["rabbitmq"] <= HERE:
 
     @pytest.mark.rabbitmq

@@ -483,6 +483,14 @@ class TestBrokerFromUrl:
                 },
             ),
             (
+                "console://?pretty=false",
+                {
+                    "BACKEND": "outbox.brokers.console.ConsolePublisher",
+                    "URL": "console://",
+                    "OPTIONS": {"pretty": False},
+                },
+            ),
+            (
                 "memory://other",
                 {
                     "BACKEND": "outbox.brokers.memory.MemoryPublisher",

@@ -10,7 +10,7 @@ import pytest
 from django.db import DatabaseError, IntegrityError, OperationalError, connection, transaction
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from demo_app.models import Mail
@@ -192,7 +192,6 @@ class TestRepeats:
             assert (outcome.disposition, outcome.result) == (Disposition.ACK, Result.DUPLICATE)
         assert (row(message).state, row(message).attempts) == (state, 1)
 
-    @settings(deadline=None)
     @given(
         deliveries=st.lists(
             st.tuples(st.integers(0, 2), st.booleans(), st.booleans()), min_size=1, max_size=12

@@ -346,7 +346,7 @@ def shared() -> Iterator[FakeBroker]:
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_acked_is_said_of_acked_messages_only(shared: FakeBroker, data: st.DataObject) -> None:
     with contextlib.closing(RabbitMQPublisher("default", shared.url, {})) as publisher:
         publisher.open()

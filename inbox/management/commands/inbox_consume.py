@@ -47,7 +47,7 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Run one worker a group until told to stop."""
-        groups = list(dict.fromkeys(options["group"] or registry.groups()))
+        groups = list(dict.fromkeys(options["group"] or registry.groups(by_celery=False)))
         if not groups:
             message = "No handler is registered: write one in the 'handlers' module of an app."
             raise CommandError(message, returncode=_USAGE)

@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from django.conf import settings as django_settings
 from django.test import override_settings
 
 from inbox import registry
 from inbox.delivery import Delivery, Outcome
 from inbox.processing import Processor
+from outbox.runtime.settings import merged
 from outbox.wire import Message
 
 __all__ = ["deliver", "handlers", "override_inbox"]
@@ -43,16 +43,7 @@ def handlers() -> Iterator[None]:
 
 def override_inbox(**keys: Any) -> override_settings:
     """`override_settings` for some keys of INBOX; nested dicts are merged, all else is replaced."""
-    present = getattr(django_settings, "INBOX", None) or {}
-    return override_settings(INBOX=_merge(present, keys))
-
-
-def _merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(old)
-    for key, value in new.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
+    return override_settings(INBOX=merged("INBOX", keys))
 
 
 def _only_group(topic: str) -> str:

@@ -1,0 +1,1 @@
+"""Drivers and stores with one fault each: a contract that lets one pass is worth nothing."""

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 QUICK: Final = 40
-"""Items a round with ``--quick``: enough to see that a case works, too few to time anything."""
+"""Items a turn with ``--quick``: enough to see that a case works, too few to time anything."""
 
 
 class Wrong(Exception):  # noqa: N818 - reads as `raise Wrong`
@@ -37,13 +37,16 @@ COST: Final = Unit("µs", "lower", lambda count, seconds: seconds / count * 1e6)
 class Timing:
     """Of one round of one side: how many items, how long, and this process's share of the CPUs."""
 
-    count: int
-    seconds: float
-    cpu: float
+    count: int = 0
+    seconds: float = 0.0
+    cpu: float = 0.0
+
+    def __add__(self, other: Timing) -> Timing:
+        return Timing(self.count + other.count, self.seconds + other.seconds, self.cpu + other.cpu)
 
 
 Side = Callable[[], Timing]
-"""Runs one round: prepares, times, and checks. Raises `Wrong`."""
+"""Takes one turn: prepares, times, and checks. Raises `Wrong`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Case:
     summary: str
     needs: tuple[str, ...]
     count: int
+    turns: int
     unit: Unit
     subject: str
     baseline: str
@@ -83,20 +87,26 @@ def case(  # noqa: PLR0913 - what there is to say about a case, by name
     unit: Unit,
     subject: str,
     baseline: str,
-    name: str = "",
+    turns: int = 1,
 ) -> Callable[[Callable[[int], Iterator[Pair]]], Callable[[int], Iterator[Pair]]]:
     """Register a generator that sets up, yields a `Pair` and clears away.
 
-    It is given the items of a round, ``count`` unless the run is a quick one. ``name`` is by
-    default the function's; the first line of its docstring is what a listing says.
+    It is given the items of a turn, ``count`` unless the run is a quick one. Each side has so many
+    ``turns`` a round: the shorter they are, the less a restless machine favours one side. The
+    function's name is the case's; the first line of its docstring is what a listing says.
     """
 
     def register(function: Callable[[int], Iterator[Pair]]) -> Callable[[int], Iterator[Pair]]:
-        named = name or function.__name__
-        summary = (function.__doc__ or "").partition("\n")[0]
-        setup = contextmanager(function)
-        CASES[named] = Case(
-            named, summary, ("postgres", *needs), count, unit, subject, baseline, setup
+        CASES[function.__name__] = Case(
+            function.__name__,
+            (function.__doc__ or "").partition("\n")[0],
+            ("postgres", *needs),
+            count,
+            turns,
+            unit,
+            subject,
+            baseline,
+            contextmanager(function),
         )
         return function
 
@@ -128,17 +138,20 @@ def check(what: str, found: object, expected: object) -> None:
 
 
 def measure(each: Case, rounds: int, *, quick: bool) -> dict[str, Any]:
-    """Both sides in turns; the first round of each warms up and is dropped. Raises `Wrong`."""
-    count = min(each.count, QUICK) if quick else each.count
+    """Both sides by turns; the first round warms up and is dropped. Raises `Wrong`."""
+    count, turns = (min(each.count, QUICK), 1) if quick else (each.count, each.turns)
     subject: list[Timing] = []
     baseline: list[Timing] = []
     with each.setup(count) as pair:
         sides = [(pair.subject, subject), (pair.baseline, baseline)]
         for _ in range(rounds + 1):
-            for side, timings in sides:
-                timings.append(side())
-            # Neither side always profits from what the other has left behind.
-            sides.reverse()
+            for _side, timings in sides:
+                timings.append(Timing())
+            for _ in range(turns):
+                for side, timings in sides:
+                    timings[-1] += side()
+                # Neither side always profits from what the other has left behind.
+                sides.reverse()
     return {
         **_compare(each.unit, subject[1:], baseline[1:]),
         "compared": [each.subject, each.baseline],

@@ -28,7 +28,8 @@ GROUP = "benchmarks"
 
 @case(
     needs=(),
-    count=1000,
+    count=100,
+    turns=10,
     unit=COST,
     subject="Processor: inbox row and handler (one INSERT) in one transaction",
     baseline="the handler alone in a transaction of its own, from a decoded message",
@@ -37,29 +38,25 @@ def inbox_inline(count: int) -> Iterator[Pair]:
     """Taking a delivery in against the handler alone."""
     with _handling("inbox.inline") as handle:
         processor = Processor()
+        clear()
 
         def ours() -> Timing:
-            deliveries = [
-                Delivery.of(message, GROUP) for message in messages("inbox.inline", count)
-            ]
-            clear()
-            timing = timed_each(processor.process, deliveries)
-            _check(count, inbox=True)
-            return timing
+            batch = messages("inbox.inline", count)
+            deliveries = [Delivery.of(message, GROUP) for message in batch]
+            with _checked(count, inbox=True):
+                return timed_each(processor.process, deliveries)
 
         def theirs() -> Timing:
             batch = messages("inbox.inline", count)
-            clear()
-            timing = timed_each(lambda message: _alone(handle, message), batch)
-            _check(count, inbox=False)
-            return timing
+            with _checked(count, inbox=False):
+                return timed_each(lambda message: _alone(handle, message), batch)
 
         yield Pair(ours, theirs, {**TOLD, "consumers": 1})
 
 
 @case(
     needs=["rabbitmq"],
-    count=2000,
+    count=1000,
     unit=RATE,
     subject="inbox worker, from connecting to the last ack",
     baseline="the same consumer and handler without the inbox: a transaction and an ack a message",
@@ -83,16 +80,16 @@ def inbox_rabbitmq(count: int) -> Iterator[Pair]:
         def ours() -> Timing:
             fill()
             worker = Worker(GROUP)
-            timing = timed(count, lambda: worker.run(threading.Event(), max_messages=count))
+            with _checked(count, inbox=True):
+                timing = timed(count, lambda: worker.run(threading.Event(), max_messages=count))
             check("processed", worker.total.processed, count)
-            _check(count, inbox=True)
             queue.expect(0)
             return timing
 
         def theirs() -> Timing:
             fill()
-            timing = timed(count, lambda: _consume_alone(handle, queue.topic, count))
-            _check(count, inbox=False)
+            with _checked(count, inbox=False):
+                timing = timed(count, lambda: _consume_alone(handle, queue.topic, count))
             queue.expect(0)
             return timing
 
@@ -137,6 +134,10 @@ def _consume_alone(handle: Callable[[Message], None], topic: str, count: int) ->
                 left -= 1
 
 
-def _check(count: int, *, inbox: bool) -> None:
-    check("orders", Order.objects.count(), count)
-    check("rows of the inbox", InboxMessage.objects.count(), count if inbox else 0)
+@contextlib.contextmanager
+def _checked(count: int, *, inbox: bool) -> Iterator[None]:
+    """Raise `Wrong` unless each message had its effect once."""
+    orders, rows = Order.objects.count(), InboxMessage.objects.count()
+    yield
+    check("orders", Order.objects.count() - orders, count)
+    check("rows of the inbox", InboxMessage.objects.count() - rows, count if inbox else 0)

@@ -47,7 +47,7 @@ def relay_rabbitmq_classic(count: int) -> Iterator[Pair]:
 def relay_vs_one_at_a_time(count: int) -> Iterator[Pair]:
     """The relay to a quorum queue against a relay that waits for each confirm."""
     with servers.queue("quorum") as queue, _naive_sender() as send, _relay() as relay:
-        fewer = max(1, count // 5)
+        fewer = max(1, count // 10)
         yield Pair(
             lambda: drained(relay, queue.topic, count, queue.expect),
             lambda: one_at_a_time(send, queue.topic, fewer, queue.expect),

@@ -90,3 +90,9 @@ def test_an_unknown_name_is_a_usage_error():
     done = bench("relay_rabitmq")
     assert done.returncode == 2
     assert "known: " in done.stderr
+
+
+def test_the_page_shows_what_the_run_wrote():
+    results = json.loads((ROOT / "docs/benchmarks.json").read_text())
+    assert report.markdown(results) in (ROOT / "docs/benchmarks.md").read_text()
+    assert not any(result["quick"] for result in results.values())

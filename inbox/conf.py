@@ -6,11 +6,12 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Final
 
 from django.conf import settings as django_settings
 
 from outbox.runtime.backoff import Backoff
-from outbox.runtime.drivers import BrokerSettings
+from outbox.runtime.drivers import BrokerSettings, from_url
 from outbox.runtime.settings import read
 
 
@@ -59,6 +60,22 @@ class InboxSettings:
     def group(self, name: str) -> GroupSettings:
         """The settings of a group."""
         return self.groups.get(name) or GroupSettings()
+
+
+_BACKENDS: Final = {
+    "amqp": "inbox.brokers.rabbitmq.RabbitMQConsumer",
+    "amqps": "inbox.brokers.rabbitmq.RabbitMQConsumer",
+    "kafka": "inbox.brokers.kafka.KafkaConsumer",
+    "memory": "inbox.brokers.memory.MemoryConsumer",
+}
+
+
+def broker_from_url(url: str) -> dict[str, object]:
+    """Build an entry of INBOX['BROKERS'] from a URL such as ``amqp://host/?queue_type=classic``.
+
+    For settings modules. Raises `InvalidBroker`, an `ImproperlyConfigured`.
+    """
+    return from_url(url, _BACKENDS)
 
 
 @functools.cache

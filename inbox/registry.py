@@ -97,6 +97,11 @@ def resolve(group: str, topic: str) -> Handler:
     return found
 
 
+def handlers() -> list[Handler]:
+    """All that are registered."""
+    return list(_handlers.values())
+
+
 def topics(group: str) -> list[str]:
     """The topics that a group handles, sorted."""
     return sorted(topic for name, topic in _handlers if name == group)

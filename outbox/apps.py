@@ -15,7 +15,8 @@ class OutboxConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Let `override_settings` reach what was read from OUTBOX."""
-        from outbox import conf
+        """Register the checks; let `override_settings` reach what was read from OUTBOX."""
+        from outbox import checks, conf
 
+        checks.register_all()
         setting_changed.connect(conf.reload, dispatch_uid="outbox.conf.reload")

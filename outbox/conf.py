@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +10,8 @@ from datetime import timedelta
 from typing import Final, Literal
 
 from outbox.runtime.backoff import Backoff
-from outbox.runtime.drivers import BrokerSettings
-from outbox.runtime.settings import read
+from outbox.runtime.drivers import BrokerSettings, from_url
+from outbox.runtime.settings import ContradictionError, Fault, did_you_mean, read
 
 SLOTS: Final = 64
 """A key belongs to one slot for ever; a lane owns slots, so the number of lanes may change."""
@@ -35,11 +34,13 @@ class TargetSettings:
 
 @dataclass(frozen=True, slots=True)
 class OutboxSettings:
-    """OUTBOX as the code sees it. Raises `ValueError` for values that contradict each other."""
+    """OUTBOX as the code sees it. Raises `ContradictionError` for values that cannot be."""
 
-    source: str
+    source: str = field(metadata={"check": "E004", "hint": 'Add "SOURCE": "/shop" to OUTBOX.'})
     """CloudEvents source, a URI reference: with the id, the identity of a message."""
-    brokers: Mapping[str, BrokerSettings]
+    brokers: Mapping[str, BrokerSettings] = field(
+        metadata={"check": "E001", "hint": 'Add "BROKERS": {"default": {"BACKEND": "…"}}.'}
+    )
     routes: Sequence[tuple[str, str | TargetSettings]] = (("*", "default"),)
     """(pattern, target): the first match wins, so the order is visible."""
     require_transaction: bool = True
@@ -63,40 +64,60 @@ class OutboxSettings:
     backoff: Backoff = field(default_factory=Backoff)
 
     def __post_init__(self) -> None:
-        for fault in self._faults():
-            raise ValueError(fault)
+        if faults := [*self._faults(), *self._broker_faults()]:
+            raise ContradictionError(*faults)
 
-    def _faults(self) -> Iterator[str]:
+    def _faults(self) -> Iterator[Fault]:
         if not re.fullmatch(r"[!-~]{1,255}", self.source):
-            yield f"SOURCE must be a URI reference such as '/shop', not {self.source!r}."
-        yield from self._broker_faults()
+            text = f"SOURCE must be a URI reference such as '/shop', not {self.source!r}."
+            yield Fault(text, check="E004")
         if self.confirm_timeout <= timedelta(0):
-            yield "CONFIRM_TIMEOUT must be more than 0."
+            yield Fault("CONFIRM_TIMEOUT must be more than 0.")
         if self.lease <= self.confirm_timeout + MARGIN:
-            yield (
+            yield Fault(
                 f"LEASE ({self.lease}) must exceed CONFIRM_TIMEOUT ({self.confirm_timeout}) by "
-                f"more than {MARGIN}: a relay waits that long for the broker, and then settles."
+                f"more than {MARGIN}: a relay waits that long for the broker, and then settles.",
+                "Raise OUTBOX['LEASE'] or lower OUTBOX['CONFIRM_TIMEOUT'].",
+                "E010",
             )
         if not timedelta(0) < self.poll[0] <= self.poll[1]:
-            yield "POLL must be (shortest, longest) with 0 < shortest <= longest."
+            yield Fault("POLL must be (shortest, longest) with 0 < shortest <= longest.")
         if not 1 <= self.lanes <= SLOTS:
-            yield f"LANES must be 1 to {SLOTS}."
+            yield Fault(f"LANES must be 1 to {SLOTS}.")
         for name in ("max_body", "batch_size", "max_attempts"):
             if getattr(self, name) < 1:
-                yield f"{name.upper()} must be at least 1."
+                yield Fault(f"{name.upper()} must be at least 1.")
 
-    def _broker_faults(self) -> Iterator[str]:
+    def _broker_faults(self) -> Iterator[Fault]:
         if "default" not in self.brokers:
-            yield "BROKERS must have an entry 'default'."
+            yield Fault("BROKERS must have an entry 'default'.", check="E001")
         for alias in self.brokers:
             if len(alias) > _ALIAS_LENGTH:
-                yield f"An alias in BROKERS has at most {_ALIAS_LENGTH} characters: {alias!r}."
+                yield Fault(
+                    f"An alias in BROKERS has at most {_ALIAS_LENGTH} characters: {alias!r}."
+                )
         for pattern, target in self.routes:
             broker = target if isinstance(target, str) else target.broker
             if broker not in self.brokers:
-                near = difflib.get_close_matches(broker, self.brokers, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                yield f"ROUTES sends {pattern!r} to {broker!r}, which is not in BROKERS.{hint}"
+                text = f"ROUTES sends {pattern!r} to {broker!r}, which is not in BROKERS."
+                yield Fault(text, did_you_mean(broker, self.brokers), "E003")
+
+
+_BACKENDS: Final = {
+    "amqp": "outbox.brokers.rabbitmq.RabbitMQPublisher",
+    "amqps": "outbox.brokers.rabbitmq.RabbitMQPublisher",
+    "kafka": "outbox.brokers.kafka.KafkaPublisher",
+    "memory": "outbox.brokers.memory.MemoryPublisher",
+    "console": "outbox.brokers.console.ConsolePublisher",
+}
+
+
+def broker_from_url(url: str) -> dict[str, object]:
+    """Build an entry of OUTBOX['BROKERS'] from a URL such as ``kafka://host:9092?linger.ms=5``.
+
+    For settings modules. Raises `InvalidBroker`, an `ImproperlyConfigured`.
+    """
+    return from_url(url, _BACKENDS)
 
 
 @functools.cache

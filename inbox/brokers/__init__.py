@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
-
 from django.utils.module_loading import import_string
 
 from inbox.brokers.base import Consumer
 from inbox.conf import InboxSettings
 from inbox.exceptions import InvalidBroker
+from outbox.runtime.settings import did_you_mean
 
 
 def make_consumer(settings: InboxSettings, group: str, topics: list[str]) -> Consumer:
     """The consumer of a group, not opened. Raises `InvalidBroker` that names the fault's place."""
     alias = settings.group(group).broker
     if alias not in settings.brokers:
-        near = difflib.get_close_matches(alias, settings.brokers, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        message = f"Group {group!r} uses broker {alias!r}: not in INBOX['BROKERS'].{hint}"
-        raise InvalidBroker(message)
+        raise InvalidBroker(
+            f"Group {group!r} uses broker {alias!r}: not in INBOX['BROKERS'].",
+            did_you_mean(alias, settings.brokers) if settings.brokers else "",
+        )
     broker = settings.brokers[alias]
     path = f"INBOX['BROKERS'][{alias!r}]['BACKEND']"
     try:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from inbox.delivery import Delivery, Disposition
 from inbox.exceptions import ConsumerUnavailable
+from outbox.runtime.settings import Fault
 from outbox.runtime.topology import Shape, TopologyObject
 
 
@@ -61,6 +62,13 @@ class Consumer:
     def close(self) -> None:
         """Drop the connection and what is not settled. Never raises."""
         raise NotImplementedError
+
+    def check(self) -> list[Fault]:
+        """What `manage.py check --deploy` shall warn of: allowed, and unwise in production.
+
+        Opens and imports nothing.
+        """
+        return []
 
     def poll(self, timeout: float) -> list[Delivery]:
         """What has come; wait at most ``timeout`` seconds for the first.

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from inbox.brokers.base import Consumer
-from inbox.brokers.rabbitmq_frames import tolerant
+from inbox.brokers.rabbitmq_frames import text_headers, tolerant
 from inbox.delivery import Delivery, Disposition
 from inbox.exceptions import ConsumerUnavailable, InvalidBroker
 from outbox.runtime.amqp import STALL, Reader, parse, prepare, take_leave, visiting
 from outbox.runtime.amqp_topology import Binding, Exchange, Queue, Survey, Wanted, advice, missing
 from outbox.runtime.drivers import read_options, require_client
+from outbox.runtime.settings import Fault
 from outbox.runtime.topology import Shape, TopologyObject
-from outbox.wire import headers as wire
 
 _TICK: Final = 1.0
 """Seconds between two looks at the heartbeat, as py-amqp asks."""
@@ -37,9 +37,6 @@ drops at the first return, and none means unlimited (R12)."""
 
 _GARBLED: Final = (struct.error, LookupError, ValueError, TypeError, AttributeError)
 """How py-amqp fails on bytes that it does not understand or on a connection that went away."""
-
-_COUNTERS: Final = frozenset({"x-delivery-count", "x-acquired-count"})
-"""Headers in which quorum queues count: the queue's business, not the message's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +113,20 @@ class RabbitMQConsumer(Consumer):
         take_leave(connection, reader)
         with contextlib.suppress(Exception):
             connection.collect()
+
+    def check(self) -> list[Fault]:
+        """Warn of a limit at which the broker decides before our table does (W003)."""
+        limit = self._options.delivery_limit
+        if limit is None or limit < 0:
+            return []
+        return [
+            Fault(
+                f"{self.path}['OPTIONS']['delivery_limit'] is {limit}: the broker gives up a "
+                "message that came so often, while INBOX['MAX_ATTEMPTS'] is what should decide.",
+                "Remove it.",
+                "W003",
+            )
+        ]
 
     def poll(self, timeout: float) -> list[Delivery]:
         """At most one: so that a slow handler does not keep the heartbeat waiting for a batch."""
@@ -231,7 +242,7 @@ class RabbitMQConsumer(Consumer):
         redelivered = bool(message.delivery_info.get("redelivered"))
         tag = (self._epoch, message.delivery_tag)
         body = message.body if isinstance(message.body, bytes) else str(message.body).encode()
-        self._fetched.append(Delivery(self.group, _headers(message), body, redelivered, tag))
+        self._fetched.append(Delivery(self.group, text_headers(message), body, redelivered, tag))
 
     def _beat(self) -> None:
         now = time.monotonic()
@@ -272,27 +283,3 @@ class RabbitMQConsumer(Consumer):
             if isinstance(error, (AMQPError, OSError, *_GARBLED)):
                 raise ConsumerUnavailable(text) from error
             raise
-
-
-def _headers(message: Any) -> dict[str, str]:
-    """The headers as text, with the content type among them.
-
-    A foreign message has no attributes of ours; then the native properties are kept as evidence.
-    """
-    properties = dict(message.properties)
-    fields = properties.pop("application_headers", None) or {}
-    found = {str(k): _text(v) for k, v in fields.items() if k not in _COUNTERS}
-    content_type = properties.pop("content_type", None)
-    if content_type is not None:
-        found.setdefault(wire.CONTENT_TYPE, _text(content_type))
-    if not any(name.startswith(wire.PREFIXES) for name in found):
-        for name, value in properties.items():
-            found.setdefault(name, _text(value))
-    return found
-
-
-def _text(value: object) -> str:
-    try:
-        return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
-    except RecursionError:
-        return "nested too deeply"

@@ -1,4 +1,4 @@
-"""Reading of deliveries that py-amqp cannot take apart.
+"""Reading of deliveries: headers as text, and what py-amqp cannot take apart.
 
 Whoever may publish can send what py-amqp fails on: a content type or routing key that is no UTF-8,
 a date beyond the year 9999, tables nested a thousand deep. Its connection breaks on them, the
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final
+
+from outbox.wire import headers as wire
 
 UNDECODABLE: Final = "undecodable-properties"
 """Header that holds, as hexadecimal digits, the beginning of what could not be decoded."""
@@ -21,6 +23,9 @@ _FIXED: Final = 12
 """Bytes of a content header before its properties: class, weight, size of the body."""
 _KEPT: Final = 500
 """Bytes of evidence."""
+
+_COUNTERS: Final = frozenset({"x-delivery-count", "x-acquired-count"})
+"""Headers in which quorum queues count: the queue's business, not the message's."""
 
 Frame = tuple[int, int, bytes]
 
@@ -43,6 +48,30 @@ def tolerant(connection: Any, callback: Callable[..., None]) -> Callable[[Frame]
             return handle((kind, channel, _replaced(bytes(content))))
 
     return on_frame
+
+
+def text_headers(message: Any) -> dict[str, str]:
+    """The headers as text, with the content type among them.
+
+    A foreign message has no attributes of ours; then the native properties are kept as evidence.
+    """
+    properties = dict(message.properties)
+    fields = properties.pop("application_headers", None) or {}
+    found = {str(k): _text(v) for k, v in fields.items() if k not in _COUNTERS}
+    content_type = properties.pop("content_type", None)
+    if content_type is not None:
+        found.setdefault(wire.CONTENT_TYPE, _text(content_type))
+    if not any(name.startswith(wire.PREFIXES) for name in found):
+        for name, value in properties.items():
+            found.setdefault(name, _text(value))
+    return found
+
+
+def _text(value: object) -> str:
+    try:
+        return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    except RecursionError:
+        return "nested too deeply"
 
 
 def _with_text_key(content: bytes) -> bytes:

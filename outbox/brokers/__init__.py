@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import threading
 
@@ -12,6 +11,7 @@ from outbox.brokers.base import Address, Confirm, Publisher, Status
 from outbox.conf import get_settings
 from outbox.exceptions import InvalidBroker
 from outbox.runtime.drivers import BrokerSettings, read_options
+from outbox.runtime.settings import did_you_mean
 
 __all__ = [
     "Address",
@@ -19,6 +19,7 @@ __all__ = [
     "Publisher",
     "PublisherHandler",
     "Status",
+    "make_publisher",
     "publishers",
     "read_options",
 ]
@@ -46,7 +47,7 @@ class PublisherHandler(threading.local):
         if publisher is None or made_from is not settings or pid != os.getpid():
             if publisher is not None:
                 publisher.close()
-            publisher = _backend(alias, settings)(alias, settings.url, settings.options)
+            publisher = make_publisher(alias)
             self._made[alias] = (settings, os.getpid(), publisher)
         return publisher
 
@@ -56,13 +57,17 @@ class PublisherHandler(threading.local):
             self._made.popitem()[1][2].close()
 
 
+def make_publisher(alias: str) -> Publisher:
+    """Make a publisher that nobody else has, not opened. Raises as `PublisherHandler` does."""
+    settings = _settings(alias)
+    return _backend(alias, settings)(alias, settings.url, settings.options)
+
+
 def _settings(alias: str) -> BrokerSettings:
     brokers = get_settings().brokers
     if alias in brokers:
         return brokers[alias]
-    near = difflib.get_close_matches(alias, brokers, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(brokers)}."
-    raise InvalidBroker(f"{alias!r} is not in OUTBOX['BROKERS']. {hint}")
+    raise InvalidBroker(f"{alias!r} is not in OUTBOX['BROKERS'].", did_you_mean(alias, brokers))
 
 
 def _backend(alias: str, settings: BrokerSettings) -> type[Publisher]:

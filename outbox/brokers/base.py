@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from outbox.exceptions import BrokerError
+from outbox.runtime.settings import Fault
 from outbox.runtime.topology import Shape, TopologyObject
 from outbox.wire import Message
 
@@ -79,6 +80,13 @@ class Publisher:
     def close(self) -> None:
         """Drop the connection and what is in flight. Never raises."""
         raise NotImplementedError
+
+    def check(self) -> list[Fault]:
+        """What `manage.py check --deploy` shall warn of: allowed, and unwise in production.
+
+        Opens and imports nothing.
+        """
+        return []
 
     def submit(self, message: Message, address: Address) -> None:
         """Hand over one message and do not wait for the answer."""

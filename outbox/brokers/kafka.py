@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from outbox.brokers import librdkafka
 from outbox.brokers.base import (
     Address,
     Confirm,
@@ -19,9 +20,10 @@ from outbox.brokers.base import (
 )
 from outbox.brokers.kafka_errors import HOPELESS, reason, text_of, verdict
 from outbox.conf import get_settings
-from outbox.exceptions import BrokerError, BrokerMisconfigured, BrokerUnavailable, InvalidBroker
+from outbox.exceptions import BrokerError, BrokerMisconfigured, BrokerUnavailable
 from outbox.runtime import kafka_topics
 from outbox.runtime.drivers import read_options, require_client
+from outbox.runtime.settings import Fault
 from outbox.runtime.topology import Shape, TopologyObject
 from outbox.wire import Message, to_headers
 from outbox.wire.headers import KAFKA_PREFIX
@@ -37,24 +39,6 @@ _CONNECT_TIMEOUT: Final = 5.0
 _LOOK: Final = 0.5
 """Seconds of one look for a broker; between looks the errors of the client are read."""
 
-_OWN: Final = frozenset({"window"})
-
-_TIMEOUTS: Final = ("message.timeout.ms", "delivery.timeout.ms")
-"""Two names of one setting."""
-
-_DEFAULTS: Final[Mapping[str, object]] = {
-    "acks": "all",
-    "enable.idempotence": True,
-    # The Java client's choice; librdkafka's own (CRC32) puts keys elsewhere (F10).
-    "partitioner": "murmur2_random",
-    # A typing error in a topic must not create one with a single replica (F11).
-    "allow.auto.create.topics": False,
-    # What a broker takes by default; librdkafka's own default is less than MAX_BODY and headers.
-    "message.max.bytes": 1_048_576,
-    # How long a topic may stay unknown before the message is given back; the default of 30 s is
-    # longer than a lease, so that the verdict would never come.
-    "topic.metadata.propagation.max.ms": 1000,
-}
 
 _orphans: list[object] = []
 """Producers of a parent process: to destroy one in the child would wait for threads that are not
@@ -78,9 +62,9 @@ class KafkaPublisher(Publisher):
         """Keep the settings. Raises `InvalidBroker` for those that we can judge."""
         super().__init__(alias, url, options)
         require_client(self.path, "confluent_kafka", extra="kafka")
-        own = {key: value for key, value in options.items() if key in _OWN}
+        own = {key: value for key, value in options.items() if key in librdkafka.OWN}
         self.window = read_options(f"{self.path}['OPTIONS']", own, _Options).window
-        self._config = self._configure()
+        self._config = librdkafka.configure(self.path, url, options, get_settings().lease)
         self._producer: Producer | None = None
         self._answers: list[Confirm] = []
         self._failure: BrokerError | None = None
@@ -119,6 +103,10 @@ class KafkaPublisher(Publisher):
         self._answers.clear()
         self._failure = None
         self._trouble = ""
+
+    def check(self) -> list[Fault]:
+        """Warn where a broker that dies may take confirmed messages with it (W005)."""
+        return librdkafka.doubts(self.path, self._config)
 
     def submit(self, message: Message, address: Address) -> None:
         """Queue one message; wait for room, CONFIRM_TIMEOUT at most, if the queue is full."""
@@ -252,32 +240,3 @@ class KafkaPublisher(Publisher):
         failure = self._failure or BrokerUnavailable(text)
         self.close()
         raise failure from cause or failure.__cause__
-
-    def _configure(self) -> dict[str, object]:
-        lease = get_settings().lease.total_seconds() * 1000
-        given = {key: value for key, value in self.options.items() if key not in _OWN}
-        config = {**_DEFAULTS, **given}
-        if self.url:
-            config.setdefault("bootstrap.servers", self.url.removeprefix("kafka://").rstrip("/"))
-        if not config.get("bootstrap.servers"):
-            raise InvalidBroker(
-                f"{self.path} names no servers: set 'URL' to "
-                "kafka://host:port,host:port, or OPTIONS['bootstrap.servers']."
-            )
-        # After the lease somebody else may send the message again, so ours must be dead by then.
-        if not any(key in given for key in _TIMEOUTS):
-            config["message.timeout.ms"] = int(lease * 0.8)
-        for key in _TIMEOUTS:
-            if key in config and not _is_between(config[key], 0, lease):
-                raise InvalidBroker(
-                    f"{self.path}['OPTIONS'][{key!r}] must be more than 0 "
-                    f"and less than LEASE ({lease:.0f} ms), not {config[key]!r}."
-                )
-        return config
-
-
-def _is_between(value: object, low: float, high: float) -> bool:
-    try:
-        return low < float(str(value)) < high
-    except ValueError:
-        return False

@@ -7,7 +7,7 @@ import difflib
 import os
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
@@ -15,17 +15,59 @@ from django.core.exceptions import ImproperlyConfigured
 T = typing.TypeVar("T")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with the settings, for an exception and for a system check alike."""
+
+    text: str
+    """Where it is, and what is wrong."""
+    hint: str = ""
+    """The line to change."""
+    check: str = "E002"
+    """The system check that reports it, without the app's label."""
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.hint}".rstrip()
+
+
+class InvalidSettings(ImproperlyConfigured):
+    """A settings dict is wrong in one or more places; `faults` lists them."""
+
+    def __init__(self, *faults: Fault) -> None:
+        """Raise with at least one fault."""
+        super().__init__("\n".join(map(str, faults)))
+        self.faults = faults
+
+
+class ContradictionError(ValueError):
+    """Raised by a settings dataclass whose values do not fit each other, or make no sense."""
+
+    def __init__(self, *faults: Fault) -> None:
+        """Texts start with the key; the reader puts the setting's name before them."""
+        super().__init__("\n".join(map(str, faults)))
+        self.faults = faults
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Hint at the nearest of the known names, or at all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(names)}."
+
+
 def read(name: str, into: type[T]) -> T:
     """Build ``into`` (a dataclass) from the Django setting ``name`` (a dict).
 
     The dict's keys are the field names in upper case; a field that is itself a dataclass takes a
     nested dict. A text ``"env:NAME"`` stands for that environment variable. Raises
-    `ImproperlyConfigured` with the path of the fault for a missing, unknown or ill-typed key.
+    `InvalidSettings`, an `ImproperlyConfigured`, with the path of each key that is missing,
+    unknown or ill-typed. A field's metadata may have a missing key's ``hint`` and ``check``.
     """
     value = getattr(django_settings, name, None)
     if value is None:
-        message = f"The setting {name} is missing: it is a dict, see the README."
-        raise ImproperlyConfigured(message)
+        raise InvalidSettings(
+            Fault(f"The setting {name} is missing: it is a dict, see the README.", check="E001")
+        )
     return typing.cast(T, _convert(value, into, name))
 
 
@@ -48,29 +90,31 @@ def _merge(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, ob
 def _build(given: Mapping[str, object], into: type, path: str) -> object:
     hints = typing.get_type_hints(into)
     fields = {field.name.upper(): field for field in dataclasses.fields(into)}
-    for key in given:
-        if key not in fields:
-            raise ImproperlyConfigured(_unknown(path, key, list(fields)))
+    faults = [
+        Fault(f"{path}[{key!r}] is not a setting.", did_you_mean(key, fields))
+        for key in given
+        if key not in fields
+    ]
+    values = {}
     for key, field in fields.items():
-        required = field.default is field.default_factory is dataclasses.MISSING
-        if required and key not in given:
-            message = f"{path}[{key!r}] is required."
-            raise ImproperlyConfigured(message)
-    values = {
-        key.lower(): _convert(value, hints[key.lower()], f"{path}[{key!r}]")
-        for key, value in given.items()
-    }
+        place = f"{path}[{key!r}]"
+        if key in given:
+            try:
+                values[field.name] = _convert(given[key], hints[field.name], place)
+            except InvalidSettings as error:
+                faults += error.faults
+        elif field.default is field.default_factory is dataclasses.MISSING:
+            faults.append(Fault(f"{place} is required.", **field.metadata))
+    if faults:
+        raise InvalidSettings(*faults)
     try:
         return into(**values)
+    except ContradictionError as error:
+        raise InvalidSettings(
+            *(dataclasses.replace(fault, text=f"{path}: {fault.text}") for fault in error.faults)
+        ) from error
     except ValueError as error:
-        message = f"{path}: {error}"
-        raise ImproperlyConfigured(message) from error
-
-
-def _unknown(path: str, key: object, known: list[str]) -> str:
-    near = difflib.get_close_matches(str(key), known, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-    return f"{path}[{key!r}] is not a setting. {hint}"
+        raise InvalidSettings(Fault(f"{path}: {error}")) from error
 
 
 def _convert(value: object, hint: object, path: str) -> object:  # noqa: PLR0911 - a kind a line
@@ -83,8 +127,8 @@ def _convert(value: object, hint: object, path: str) -> object:  # noqa: PLR0911
     if origin is typing.Literal:
         if value in arguments:
             return value
-        message = f"{path} must be one of {', '.join(map(repr, arguments))}, not {value!r}."
-        raise ImproperlyConfigured(message)
+        known = ", ".join(map(repr, arguments))
+        raise InvalidSettings(Fault(f"{path} must be one of {known}, not {value!r}."))
     if origin is Mapping:
         items = _expect_dict(value, path).items()
         return {key: _convert(item, arguments[1], f"{path}[{key!r}]") for key, item in items}
@@ -106,12 +150,10 @@ def _resolve(value: object, path: str) -> object:
 
 def _sequence(value: object, origin: object, arguments: tuple[object, ...], path: str) -> object:
     if not isinstance(value, list | tuple):
-        message = f"{path} must be a list or tuple, not {value!r}."
-        raise ImproperlyConfigured(message)
+        raise InvalidSettings(Fault(f"{path} must be a list or tuple, not {value!r}."))
     hints = arguments if origin is tuple else arguments * len(value)
     if len(hints) != len(value):
-        message = f"{path} must have {len(hints)} items, not {len(value)}."
-        raise ImproperlyConfigured(message)
+        raise InvalidSettings(Fault(f"{path} must have {len(hints)} items, not {len(value)}."))
     pairs = zip(value, hints, strict=True)
     return tuple(_convert(item, hint, f"{path}[{i}]") for i, (item, hint) in enumerate(pairs))
 
@@ -121,16 +163,15 @@ def _first_fit(value: object, hints: tuple[object, ...], path: str) -> object:
     for hint in hints:
         try:
             return _convert(value, hint, path)
-        except ImproperlyConfigured as error:
+        except InvalidSettings as error:
             faults.append(str(error))
-    raise ImproperlyConfigured(" Or: ".join(faults))
+    raise InvalidSettings(Fault(" Or: ".join(faults)))
 
 
 def _expect_dict(value: object, path: str) -> Mapping[str, object]:
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return value
-    message = f"{path} must be a dict with text keys, not {value!r}."
-    raise ImproperlyConfigured(message)
+    raise InvalidSettings(Fault(f"{path} must be a dict with text keys, not {value!r}."))
 
 
 def _expect(value: object, kind: type[T], path: str, name: str) -> T:
@@ -139,8 +180,7 @@ def _expect(value: object, kind: type[T], path: str, name: str) -> T:
     # A bool is an int to Python and a mistake to a person.
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
-    message = f"{path} must be {name}, not {value!r}."
-    raise ImproperlyConfigured(message)
+    raise InvalidSettings(Fault(f"{path} must be {name}, not {value!r}."))
 
 
 def _from_environment(value: object, path: str) -> object:
@@ -148,6 +188,6 @@ def _from_environment(value: object, path: str) -> object:
         return value
     variable = value.removeprefix("env:")
     if variable not in os.environ:
-        message = f"{path} names the environment variable {variable}, which is not set."
-        raise ImproperlyConfigured(message)
+        text = f"{path} names the environment variable {variable}, which is not set."
+        raise InvalidSettings(Fault(text))
     return os.environ[variable]

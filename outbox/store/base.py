@@ -59,6 +59,9 @@ class Store:
     later: str
     """SQL: ``now`` plus one parameter in seconds."""
 
+    oldest: tuple[int, ...] = ()
+    """The first version of the database that the SQL is for; none: whatever Django supports."""
+
     def __init__(self, alias: str) -> None:
         """The store of a database alias."""
         self.alias = alias

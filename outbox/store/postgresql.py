@@ -53,6 +53,7 @@ class PostgreSQLStore(Store):
 
     now = "statement_timestamp()"
     later = "statement_timestamp() + %s * interval '1 second'"
+    oldest = (14,)
 
     def add(self, messages: Sequence[tuple[Message, str]]) -> None:
         """Write messages, each with its broker's alias, in the caller's transaction."""

@@ -88,7 +88,8 @@ class Kafka(Server):
 
     @property
     def environment(self) -> dict[str, str]:
-        return super().environment | {"KAFKA_KIND": self.standing}
+        # A broker does not tell its version to clients.
+        return super().environment | {"KAFKA_KIND": self.standing, "KAFKA_VERSION": self.version}
 
     def ask(self) -> None:
         brokers(self.url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import struct
 import time
@@ -20,6 +21,8 @@ from outbox.runtime.amqp_topology import Binding, Exchange, Queue, Survey, Wante
 from outbox.runtime.drivers import read_options, require_client
 from outbox.runtime.settings import Fault
 from outbox.runtime.topology import Shape, TopologyObject
+
+log = logging.getLogger("inbox")
 
 _TICK: Final = 1.0
 """Seconds between two looks at the heartbeat, as py-amqp asks."""
@@ -201,12 +204,16 @@ class RabbitMQConsumer(Consumer):
             for each in wanted:
                 each.declare(self._channel)
         elif absent := missing(self._channel, wanted):
-            # No refusal: somebody may be about to run the command, so that waiting helps.
+            names = ", ".join(map(str, absent))
             message = (
-                f"Broker {self.alias!r} at {self._target} has no {', '.join(absent)}. Create it "
-                f"with an account that may: inbox_topology --declare --group {self.group}"
+                f"Broker {self.alias!r} at {self._target} has no {names}. Create it with"
+                f" an account that may: inbox_topology --declare --group {self.group}"
             )
-            raise ConsumerUnavailable(message)
+            if any(each.name in self._queues for each in absent):
+                # No refusal: somebody may be about to run the command, so that waiting helps.
+                raise ConsumerUnavailable(message)
+            # A topology of the user's own works without; what would be a dead letter is dropped.
+            log.error("group %s: %s", self.group, message)
 
     def _wanted(self, server: Mapping[str, object]) -> list[Wanted]:
         dead, of_type = f"{self.group}.dead", {"x-queue-type": self._options.queue_type}

@@ -43,6 +43,9 @@ class Exchange:
     name: str
     type: str | None = "topic"
 
+    def __str__(self) -> str:
+        return f"exchange {self.name!r}"
+
     def declare(self, channel: Any, *, passive: bool = False) -> None:
         """Make it, or with ``passive`` only ask for it."""
         channel.exchange_declare(self.name, self.type or "topic", passive=passive, **_LASTING)
@@ -54,6 +57,9 @@ class Queue:
 
     name: str
     arguments: Mapping[str, object] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"queue {self.name!r}"
 
     def declare(self, channel: Any, *, passive: bool = False) -> None:
         """Make it, or with ``passive`` only ask for it."""
@@ -83,10 +89,10 @@ class Binding:
 Wanted = Exchange | Queue | Binding
 
 
-def missing(channel: Any, wanted: Iterable[Wanted]) -> list[str]:
+def missing(channel: Any, wanted: Iterable[Wanted]) -> list[Exchange | Queue]:
     """The exchanges and queues that are not there; needs no permission to configure."""
     return [
-        f"{_kind(each)} {each.name!r}"
+        each
         for each in wanted
         if not isinstance(each, Binding)
         and _attempt(lambda each=each: each.declare(channel, passive=True)) is not None  # type: ignore[misc]

@@ -256,6 +256,17 @@ def test_without_declare_a_consumer_waits_for_the_command(inbox, channel, name, 
         consumer.open()
 
 
+@pytest.mark.rabbitmq
+def test_a_queue_without_our_dead_letters_is_consumed_and_it_is_said(
+    channel, name, rabbitmq_url, caplog
+):
+    channel.queue_declare(f"{name}.a", durable=True, auto_delete=False)
+    with contextlib.closing(_consumer(rabbitmq_url, name, declare=False)) as consumer:
+        consumer.open()
+    (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert f"'{name}.dlx', queue '{name}.dead'" in said
+
+
 @pytest.fixture(scope="module")
 def own_broker() -> Iterator[RabbitMQ]:
     """A node with accounts of its own."""

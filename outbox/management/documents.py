@@ -24,12 +24,17 @@ def messages(rows: Sequence[OutboxMessage], using: str) -> list[dict[str, Any]]:
 
 
 def payload(message: wire.Message) -> object:
-    """The payload as JSON has it; bytes that are no JSON as base64."""
+    """The payload as JSON has it; what is no JSON as text, or as ``{"base64": …}``."""
     try:
         value = message.payload
     except wire.DecodeError:
         value = message.body
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}
 
 
 def _message(row: Any, using: str, published_at: dt.datetime | None) -> dict[str, Any]:

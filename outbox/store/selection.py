@@ -31,6 +31,9 @@ Order = Literal["created", "-created", "due", "-attempts"]
 UNSENT: Final = tuple(STATES.values())
 """States that have a row in `outbox_todo`."""
 
+RECENT: Final = 100_000
+"""Newest messages that `Selection.narrow` looks at."""
+
 _ORDERS: Final[dict[Order, tuple[str, ...]]] = {
     "created": ("seq",),
     "-created": ("-seq",),
@@ -67,8 +70,22 @@ class Selection:
         ones: those wait for nothing.
         """
         unsent = self.error or order in _BY_TODO or (self.states and PUBLISHED not in self.states)
-        rows = self._unsent(using) if unsent else self._all(using)
+        everything = OutboxMessage.objects.using(using)
+        rows = self._unsent(using) if unsent else self._all(using, everything)
         return list(rows.order_by(*_ORDERS[order]).values_list("seq", flat=True)[:limit])
+
+    def narrow(self, rows: QuerySet[OutboxMessage], limit: int) -> QuerySet[OutboxMessage]:
+        """Those of the rows that are meant, for a page that must never walk a large table.
+
+        Unsent ones, and ones by id: the newest ``limit`` of them. Else among the newest `RECENT`.
+        """
+        if self == Selection():
+            return rows
+        if self.ids or (self.states and PUBLISHED not in self.states):
+            return rows.filter(seq__in=self.positions(rows.db, limit))
+        newest = OutboxMessage.objects.using(rows.db).order_by("-seq").values_list("seq", flat=True)
+        # A figure, as a database would not guess how little a subquery leaves.
+        return self._all(rows.db, rows).filter(seq__gt=(newest.first() or 0) - RECENT)
 
     def _unsent(self, using: str) -> QuerySet[OutboxTodo]:
         rows = OutboxTodo.objects.using(using).filter(self._about_both(using))
@@ -82,10 +99,8 @@ class Selection:
             rows = rows.filter(Exists(same.filter(about)))
         return rows
 
-    def _all(self, using: str) -> QuerySet[OutboxMessage]:
-        rows = OutboxMessage.objects.using(using).filter(
-            self._about_both(using), self._about_messages()
-        )
+    def _all(self, using: str, rows: QuerySet[OutboxMessage]) -> QuerySet[OutboxMessage]:
+        rows = rows.filter(self._about_both(using), self._about_messages())
         if self.states:
             todo = OutboxTodo.objects.using(using).filter(seq=OuterRef("seq"))
             # Here published ones are wanted: all but those in the states that are not.

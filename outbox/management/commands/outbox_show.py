@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -48,7 +49,8 @@ class Command(OperatorCommand):
             self.answer(using, {"message": document, **extra, "timeline": timeline})
             return
         for name, value in {**document, **extra}.items():
-            self.stdout.write(f"{name:<14}{cell(value)}")
+            text = json.dumps(value) if isinstance(value, dict | list) else cell(value)
+            self.stdout.write(f"{name:<14}{text}")
         for event in found.events:
             at = as_json(event.at) if event.at else "-"
             self.stdout.write(f"{at:<26}{event.name:<11}{event.detail}".rstrip())

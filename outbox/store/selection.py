@@ -95,8 +95,9 @@ class Selection:
             rows = rows.filter(error_class=self.error)
         about = self._about_messages()
         if about:
-            same = OutboxMessage.objects.using(using).filter(seq=OuterRef("seq"))
-            rows = rows.filter(Exists(same.filter(about)))
+            # The limit keeps it one look-up a row; an EXISTS may be made a walk of all messages.
+            same = OutboxMessage.objects.using(using).filter(about, seq=OuterRef("seq"))
+            rows = rows.alias(meant=Subquery(same.values("seq")[:1])).filter(meant__isnull=False)
         return rows
 
     def _all(self, using: str, rows: QuerySet[OutboxMessage]) -> QuerySet[OutboxMessage]:

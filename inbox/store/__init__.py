@@ -1,6 +1,7 @@
 """All SQL of the inbox that writes: every write names the state it starts from."""
 
 from inbox.store.events import KEPT_TEXT
+from inbox.store.retrying import BATCH, Change, Skipped, retry
 from inbox.store.runs import (
     GIVEN_BACK,
     INSERT_ONCE,
@@ -17,11 +18,14 @@ from inbox.store.runs import (
 )
 
 __all__ = [
+    "BATCH",
     "GIVEN_BACK",
     "INSERT_ONCE",
     "KEPT_BODY",
     "KEPT_TEXT",
     "LEASE",
+    "Change",
+    "Skipped",
     "admit",
     "claim_due",
     "fail",
@@ -29,5 +33,6 @@ __all__ = [
     "judge",
     "note",
     "quarantine",
+    "retry",
     "take",
 ]

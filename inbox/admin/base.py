@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import uuid
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from urllib.parse import urlencode
 
@@ -88,6 +89,8 @@ class InboxAdmin(ReadOnly, _ModelAdmin):
 
     list_per_page = 50
     show_full_result_count = False
+    # Django's counts beside each filter would read the table once a filter.
+    show_facets = admin.ShowFacets.NEVER
     paginator = CappedPaginator
     ordering = ("-id",)
     # What has no index must not be sorted by.
@@ -106,6 +109,16 @@ class InboxAdmin(ReadOnly, _ModelAdmin):
     def selected(self, rows: QuerySet[Any], selection: Selection) -> QuerySet[Any]:
         """The rows that the selection means."""
         raise NotImplementedError
+
+    @admin.display(description=_("group"))
+    def group(self, row: Any) -> str:
+        """The group's name."""
+        return str(row.group_name)
+
+    @admin.display(description=_("id"))
+    def identity(self, row: Any) -> SafeString | None:
+        """The message's id; a quarantined delivery may have none."""
+        return identity(row.message_id)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """Ours keeps to its database."""
@@ -129,6 +142,11 @@ class InboxAdmin(ReadOnly, _ModelAdmin):
         found = self.selected(queryset, selection)
         # By number, PostgreSQL may read all numbers for a few ids.
         return found.order_by(f"-{self.arrival}") if selection.ids else found, False
+
+
+def identity(value: uuid.UUID | None) -> SafeString | None:
+    """An id on one line."""
+    return None if value is None else format_html('<code class="ob-id">{}</code>', value)
 
 
 def may(request: HttpRequest, permission: str) -> bool:

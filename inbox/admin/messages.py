@@ -66,15 +66,15 @@ class InboxMessageAdmin(InboxAdmin):
     """What the groups have taken in."""
 
     list_display = (
-        *("message_id", "badge", "group_name", "topic", "key", "attempts"),
-        *("duplicates", "age", "error_class"),
+        *("badge", "age", "group", "topic", "key", "attempts", "duplicates"),
+        *("error_class", "identity"),
     )
     list_filter = (ByState, Group, Database)
     arrival = "received_at"
     search_help_text = _("id: topic:orders.* key: error: or a bare id")
     actions = ("retry_now",)
     fieldsets: ClassVar[Any] = [
-        (None, {"fields": ["badge", "message_id", "group_name", "topic", "key", "source", "time"]}),
+        (None, {"fields": ["badge", "identity", "group", "topic", "key", "source", "time"]}),
         (_("Run"), {"fields": ["attempts", "next_attempt_at", "error_class", "error_text"]}),
         (
             _("Arrival"),

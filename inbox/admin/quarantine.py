@@ -38,12 +38,12 @@ class ByReason(admin.SimpleListFilter):
 class InboxQuarantineAdmin(InboxAdmin):
     """Deliveries that must not run."""
 
-    list_display = ("id", "badge", "group_name", "topic_text", "message_id", "body_size", "age")
+    list_display = ("badge", "age", "group", "topic_text", "body_size", "identity")
     list_filter = (ByReason, Group, Database)
     arrival = "arrived_at"
     search_help_text = _("id: topic:orders.* or a bare id")
     fieldsets: ClassVar[Any] = [
-        (None, {"fields": ["badge", "group_name", "topic_text", "message_id", "arrived_at"]}),
+        (None, {"fields": ["badge", "identity", "group", "topic_text", "arrived_at"]}),
         (_("Evidence"), {"fields": ["detail_text", "fingerprints", "body_size"]}),
     ]
     _private: ClassVar[Any] = (_("Content"), {"fields": ["headers_text", "body_text"]})

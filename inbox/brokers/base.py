@@ -9,6 +9,7 @@ from typing import ClassVar
 from inbox.delivery import Delivery, Disposition
 from inbox.exceptions import ConsumerUnavailable
 from outbox.runtime.settings import Fault
+from outbox.runtime.topology import Shape, TopologyObject
 
 
 class Consumer:
@@ -79,6 +80,14 @@ class Consumer:
     def settle(self, delivery: Delivery, disposition: Disposition) -> None:
         """Tell the broker what becomes of a delivery that `poll` returned."""
         raise NotImplementedError
+
+    def topology(self, shape: Shape, *, declare: bool) -> list[TopologyObject]:  # noqa: ARG002 - a broker without queues or topics has none
+        """What of the broker this group needs, compared with what the settings ask for.
+
+        With ``declare`` what is missing is created; what is different never changes. Works on a
+        connection of its own, subscribes to nothing, and raises as `open` does.
+        """
+        return []
 
     def _check_process(self) -> None:
         """A socket or librdkafka handle shared over fork() loses or mixes messages silently."""

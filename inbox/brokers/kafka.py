@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from inbox.brokers.base import Consumer
 from inbox.brokers.kafka_dead_letters import DeadLetters
@@ -14,7 +15,11 @@ from inbox.brokers.kafka_session import Session, Tag
 from inbox.brokers.librdkafka import OWN, configure, text_of
 from inbox.delivery import Delivery, Disposition
 from inbox.exceptions import ConsumerUnavailable, InvalidBroker
+from outbox.runtime import kafka_topics
 from outbox.runtime.drivers import read_options, require_client
+from outbox.runtime.topology import Shape, TopologyObject
+
+log = logging.getLogger("inbox")
 
 _CONNECT_TIMEOUT: Final = 5.0
 """Seconds in which `KafkaConsumer.open` must have seen a broker."""
@@ -65,19 +70,53 @@ class KafkaConsumer(Consumer):
         self._session: Session | None = None
 
     def open(self) -> None:
-        """Subscribe once a broker has answered, 5 s at most."""
+        """Subscribe once a broker has answered, 5 s at most.
+
+        A topic that is missing is said and waited for: it is found within seconds of its creation.
+        """
         self._check_process()
-        if self._session is not None:
-            return
+        if self._session is None:
+            with self._reaching() as (session, known):
+                if absent := [name for name in self._needed() if name not in known]:
+                    log.error(
+                        "group %s: broker %r has no topic %s, and waits for it. Create what is "
+                        "missing: inbox_topology --declare --group %s",
+                        self.group,
+                        self.alias,
+                        ", ".join(absent),
+                        self.group,
+                    )
+                session.subscribe(list(self.topics))
+
+    def topology(self, shape: Shape, *, declare: bool) -> list[TopologyObject]:
+        """The topics of the group and the one of its dead letters."""
+        self._check_process()
+        self.close()
+        from confluent_kafka import admin
+
+        with self._reaching() as (_session, known):
+            objects = kafka_topics.look(known, self._needed(), shape)
+            if declare:
+                objects = kafka_topics.create(admin, self._config, objects, shape)
+        self.close()
+        return objects
+
+    def _needed(self) -> list[str]:
+        return [*self.topics, self._dead_letters.topic]
+
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[tuple[Session, Mapping[str, Any]]]:
+        """A session whose broker has answered, and the topics that there are."""
         from confluent_kafka import KafkaException
 
         try:
-            self._session = Session(self.alias, self.group, self.prefetch, self._config)
+            self._session = session = Session(self.alias, self.group, self.prefetch, self._config)
         except (KafkaException, TypeError, ValueError) as error:
             message = f"{self.path}['OPTIONS']: {text_of(error)}"
             raise InvalidBroker(message) from error
-        with self._translated(self._session):
-            self._session.subscribe(list(self.topics), _CONNECT_TIMEOUT)
+        with self._translated(session):
+            known = session.reach(_CONNECT_TIMEOUT)
+            yield session, known
 
     def close(self) -> None:
         """Commit what is done and leave the group."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from inbox.exceptions import ConsumerUnavailable
+from outbox.runtime.kafka_topics import connection_settings
 
 if TYPE_CHECKING:
     from confluent_kafka import Message, Producer
@@ -13,17 +14,14 @@ if TYPE_CHECKING:
 _CONFIRM_TIMEOUT: Final = 10.0
 """Seconds in which the broker must confirm a dead letter."""
 
-_CONNECTION: Final = ("bootstrap.", "security.", "sasl.", "ssl.", "socket.", "client.", "broker.")
-"""Prefixes of the consumer's settings that a producer shares."""
-
 
 class DeadLetters:
     """A producer that is made when the first letter comes."""
 
     def __init__(self, topic: str, config: Mapping[str, object]) -> None:
         """Keep the topic and what of the consumer's settings says how to connect."""
-        self._topic = topic
-        self._config = {k: v for k, v in config.items() if k.startswith(_CONNECTION)}
+        self.topic = topic
+        self._config = connection_settings(config)
         self._producer: Producer | None = None
 
     def send(self, message: Message) -> None:
@@ -37,7 +35,7 @@ class DeadLetters:
         # The texts at once: comparing a KafkaError with None breaks the interpreter's rules.
         answers: list[str] = []
         self._producer.produce(
-            self._topic,
+            self.topic,
             message.value(),
             message.key(),
             headers=message.headers() or [],
@@ -45,7 +43,7 @@ class DeadLetters:
         )
         self._producer.flush(_CONFIRM_TIMEOUT + 1)
         if answers != [""]:
-            text = f"Topic {self._topic!r} did not take a dead letter: {answers or 'no answer'}."
+            text = f"Topic {self.topic!r} did not take a dead letter: {answers or 'no answer'}."
             raise ConsumerUnavailable(text)
 
     def close(self) -> None:

@@ -77,20 +77,24 @@ class Session:
         self._pending: threading.Thread | None = None
         self._client: Any = Consumer({**config, "error_cb": self._on_error, "logger": log})
 
-    def subscribe(self, topics: list[str], patience: float) -> None:
-        """Join the group once a broker has answered."""
+    def reach(self, patience: float) -> Mapping[str, Any]:
+        """Wait until a broker has answered; the topics that there are."""
         from confluent_kafka import KafkaException
 
         deadline = time.monotonic() + patience
         while True:
             try:
-                self._client.list_topics(timeout=_LOOK)
+                topics: Mapping[str, Any] = self._client.list_topics(timeout=_LOOK).topics
                 break
             except KafkaException:
                 if isinstance(self.failure, InvalidBroker) or time.monotonic() > deadline:
                     raise
         # There may be one that is down beside one that is up.
         self.failure = None
+        return topics
+
+    def subscribe(self, topics: list[str]) -> None:
+        """Join the group."""
         self._client.subscribe(
             topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import struct
 import time
 from collections import deque
@@ -13,15 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from inbox.brokers.base import Consumer
+from inbox.brokers.rabbitmq_frames import text_headers, tolerant
 from inbox.delivery import Delivery, Disposition
 from inbox.exceptions import ConsumerUnavailable, InvalidBroker
-from outbox.runtime.amqp import STALL, Reader, parse
+from outbox.runtime.amqp import STALL, Reader, parse, prepare, take_leave, visiting
+from outbox.runtime.amqp_topology import Binding, Exchange, Queue, Survey, Wanted, advice, missing
 from outbox.runtime.drivers import read_options, require_client
 from outbox.runtime.settings import Fault
-from outbox.wire import headers as wire
-
-_FAREWELL: Final = 1.0
-"""Seconds that a polite close waits for the broker."""
+from outbox.runtime.topology import Shape, TopologyObject
 
 _TICK: Final = 1.0
 """Seconds between two looks at the heartbeat, as py-amqp asks."""
@@ -39,9 +37,6 @@ drops at the first return, and none means unlimited (R12)."""
 
 _GARBLED: Final = (struct.error, LookupError, ValueError, TypeError, AttributeError)
 """How py-amqp fails on bytes that it does not understand or on a connection that went away."""
-
-_COUNTERS: Final = frozenset({"x-delivery-count", "x-acquired-count"})
-"""Headers in which quorum queues count: the queue's business, not the message's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +92,13 @@ class RabbitMQConsumer(Consumer):
         self._next_tick = 0.0
 
     def open(self) -> None:
-        """Connect, declare the queues and subscribe, the first within ``connect_timeout``."""
+        """Connect, declare or ask for the queues, subscribe; the first in ``connect_timeout``."""
         self._check_process()
         if self._connection is not None:
             return
         with self._translated(opening=True):
             self._connect()
-            if self._options.declare:
-                self._declare_all()
+            self._require_all()
             self._subscribe()
 
     def close(self) -> None:
@@ -116,10 +110,7 @@ class RabbitMQConsumer(Consumer):
         # In a forked child a polite close would end the parent's connection.
         if connection is None or reader is None or self._pid != os.getpid():
             return
-        with contextlib.suppress(Exception):
-            reader.deadline = time.monotonic() + _FAREWELL
-            connection.sock.settimeout(_FAREWELL)
-            connection.close()
+        take_leave(connection, reader)
         with contextlib.suppress(Exception):
             connection.collect()
 
@@ -171,44 +162,71 @@ class RabbitMQConsumer(Consumer):
             else:
                 self._channel.basic_reject(tag, requeue=disposition is Disposition.RETRY)
 
-    def _connect(self) -> None:
+    def topology(self, shape: Shape, *, declare: bool) -> list[TopologyObject]:
+        """The exchange, the group's queues with their bindings, and where dead letters go."""
+        del shape  # of Kafka's topics
+        self._check_process()
+        with self._translated(opening=True):
+            connection, reader = self._prepare()
+            with visiting(connection, reader):
+                survey = Survey(connection, reader, declare=declare)
+                return survey.look(self._wanted(connection.server_properties))
+
+    def _prepare(self) -> tuple[Any, Reader]:
         import amqp
 
-        self._connection = connection = amqp.Connection(
-            **self._target.arguments(self._options.ssl),
+        return prepare(
+            amqp,
+            self._target,
+            ssl=self._options.ssl,
             connect_timeout=self._options.connect_timeout,
             heartbeat=self._options.heartbeat,
-            # py-amqp's default of 1 s resets the connection at each stutter of the network (R9).
-            socket_settings={socket.TCP_USER_TIMEOUT: round(STALL * 1000)},
-            client_properties={"connection_name": f"inbox {self.group} {os.getpid()}"},
+            name=f"inbox {self.group} {os.getpid()}",
+            frame_handler=tolerant,
         )
-        self._reader = Reader(connection, time.monotonic() + self._options.connect_timeout)
+
+    def _connect(self) -> None:
+        self._connection, self._reader = connection, reader = self._prepare()
         connection.connect()
         connection.sock.settimeout(STALL)
-        self._reader.deadline = time.monotonic() + STALL
+        reader.deadline = time.monotonic() + STALL
         self._epoch += 1
         self._channel = connection.channel()
         # Bytes are the codecs' business; a false content-encoding must not raise here.
         self._channel.auto_decode = False
 
-    def _declare_all(self) -> None:
-        channel, durable = self._channel, {"durable": True, "auto_delete": False}
-        channel.exchange_declare(self._options.exchange, type="topic", **durable)
-        channel.exchange_declare(self._dlx, type="fanout", **durable)
-        dead, of_type = f"{self.group}.dead", {"x-queue-type": self._options.queue_type}
-        channel.queue_declare(dead, arguments=of_type, **durable)
-        channel.queue_bind(dead, self._dlx)
-        for queue, topic in self._queues.items():
-            arguments = {**of_type, "x-dead-letter-exchange": self._dlx, **self._delivery_limit()}
-            channel.queue_declare(queue, arguments=arguments, **durable)
-            channel.queue_bind(queue, self._options.exchange, routing_key=topic)
+    def _require_all(self) -> None:
+        wanted = self._wanted(self._connection.server_properties)
+        if self._options.declare:
+            for each in wanted:
+                each.declare(self._channel)
+        elif absent := missing(self._channel, wanted):
+            # No refusal: somebody may be about to run the command, so that waiting helps.
+            message = (
+                f"Broker {self.alias!r} at {self._target} has no {', '.join(absent)}. Create it "
+                f"with an account that may: inbox_topology --declare --group {self.group}"
+            )
+            raise ConsumerUnavailable(message)
 
-    def _delivery_limit(self) -> dict[str, int]:
+    def _wanted(self, server: Mapping[str, object]) -> list[Wanted]:
+        dead, of_type = f"{self.group}.dead", {"x-queue-type": self._options.queue_type}
+        wanted: list[Wanted] = [
+            Exchange(self._options.exchange),
+            Exchange(self._dlx, "fanout"),
+            Queue(dead, of_type),
+            Binding(self._dlx, dead),
+        ]
+        limit = self._delivery_limit(str(server.get("version", "")))
+        for queue, topic in self._queues.items():
+            arguments = {**of_type, "x-dead-letter-exchange": self._dlx, **limit}
+            wanted += [Queue(queue, arguments), Binding(self._options.exchange, queue, topic)]
+        return wanted
+
+    def _delivery_limit(self, version: str) -> dict[str, int]:
         if self._options.queue_type != "quorum":
             return {}
         if self._options.delivery_limit is not None:
             return {"x-delivery-limit": self._options.delivery_limit}
-        version = str(self._connection.server_properties.get("version", ""))
         major = version.partition(".")[0]
         unlimited = major.isdigit() and int(major) >= _UNLIMITED_SINCE
         return {"x-delivery-limit": -1} if unlimited else {}
@@ -224,7 +242,7 @@ class RabbitMQConsumer(Consumer):
         redelivered = bool(message.delivery_info.get("redelivered"))
         tag = (self._epoch, message.delivery_tag)
         body = message.body if isinstance(message.body, bytes) else str(message.body).encode()
-        self._fetched.append(Delivery(self.group, _headers(message), body, redelivered, tag))
+        self._fetched.append(Delivery(self.group, text_headers(message), body, redelivered, tag))
 
     def _beat(self) -> None:
         now = time.monotonic()
@@ -261,28 +279,7 @@ class RabbitMQConsumer(Consumer):
 
             text = f"Broker {self.alias!r} at {self._target}: {str(error) or type(error).__name__}"
             if opening and getattr(error, "reply_code", None) in _REFUSALS:
-                raise InvalidBroker(text) from error
+                raise InvalidBroker(text + advice(error)) from error
             if isinstance(error, (AMQPError, OSError, *_GARBLED)):
                 raise ConsumerUnavailable(text) from error
             raise
-
-
-def _headers(message: Any) -> dict[str, str]:
-    """The headers as text, with the content type among them.
-
-    A foreign message has no attributes of ours; then the native properties are kept as evidence.
-    """
-    properties = dict(message.properties)
-    fields = properties.pop("application_headers", None) or {}
-    found = {str(k): _text(v) for k, v in fields.items() if k not in _COUNTERS}
-    content_type = properties.pop("content_type", None)
-    if content_type is not None:
-        found.setdefault(wire.CONTENT_TYPE, _text(content_type))
-    if not any(name.startswith(wire.PREFIXES) for name in found):
-        for name, value in properties.items():
-            found.setdefault(name, _text(value))
-    return found
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

@@ -6,11 +6,12 @@ import enum
 import os
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from outbox.exceptions import BrokerError
 from outbox.runtime.settings import Fault
+from outbox.runtime.topology import Shape, TopologyObject
 from outbox.wire import Message
 
 Address = Mapping[str, str]
@@ -97,6 +98,20 @@ class Publisher:
         Also keeps an idle connection alive, so an idle owner calls it every few seconds.
         """
         raise NotImplementedError
+
+    def topology(
+        self,
+        addresses: Iterable[Address],  # noqa: ARG002 - a broker without exchanges or topics has none
+        shape: Shape,  # noqa: ARG002
+        *,
+        declare: bool,  # noqa: ARG002
+    ) -> list[TopologyObject]:
+        """What of the broker these addresses need, compared with what the settings ask for.
+
+        With ``declare`` what is missing is created; what is different never changes. Works on a
+        connection of its own. Raises as `open` does.
+        """
+        return []
 
     def _check_owner(self) -> None:
         """Raise `BrokerError` in another process or thread than the one that made the publisher.

@@ -7,7 +7,7 @@ import functools
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -18,10 +18,13 @@ from outbox.brokers.base import (
     Publisher,
     Status,
 )
+from outbox.brokers.kafka_errors import HOPELESS, reason, text_of, verdict
 from outbox.conf import get_settings
 from outbox.exceptions import BrokerError, BrokerMisconfigured, BrokerUnavailable
+from outbox.runtime import kafka_topics
 from outbox.runtime.drivers import read_options, require_client
 from outbox.runtime.settings import Fault
+from outbox.runtime.topology import Shape, TopologyObject
 from outbox.wire import Message, to_headers
 from outbox.wire.headers import KAFKA_PREFIX
 
@@ -36,24 +39,6 @@ _CONNECT_TIMEOUT: Final = 5.0
 _LOOK: Final = 0.5
 """Seconds of one look for a broker; between looks the errors of the client are read."""
 
-_UNROUTABLE: Final = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION"})
-
-_REFUSED: Final = frozenset(
-    {
-        "INVALID_RECORD",
-        "INVALID_TIMESTAMP",
-        "MSG_SIZE_TOO_LARGE",
-        "POLICY_VIOLATION",
-        "RECORD_LIST_TOO_LARGE",
-        "TOPIC_AUTHORIZATION_FAILED",
-        "TOPIC_EXCEPTION",
-        "UNSUPPORTED_FOR_MESSAGE_FORMAT",
-    }
-)
-"""The broker took nothing. All other errors leave that open: a timed out message may have been
-written, and retriable() says nothing of it (F3)."""
-
-_HOPELESS: Final = frozenset({"_AUTHENTICATION", "CLUSTER_AUTHORIZATION_FAILED"})
 
 _orphans: list[object] = []
 """Producers of a parent process: to destroy one in the child would wait for threads that are not
@@ -96,7 +81,7 @@ class KafkaPublisher(Publisher):
         try:
             self._producer = Producer({**self._config, **callbacks})
         except (KafkaException, TypeError, ValueError) as error:
-            raise BrokerMisconfigured(f"{self.path}['OPTIONS']: {_text(error)}") from error
+            raise BrokerMisconfigured(f"{self.path}['OPTIONS']: {text_of(error)}") from error
         try:
             self._await_broker()
         except BaseException:
@@ -128,22 +113,23 @@ class KafkaPublisher(Publisher):
         producer = self._ready()
         if self._failure is not None:
             self._fail()
+        topic = address.get("topic", message.topic)
         headers: dict[str, Any] = to_headers(message, KAFKA_PREFIX)
         produce = functools.partial(
             producer.produce,
-            address.get("topic", message.topic),
+            topic,
             message.body,
             message.key or None,
             headers=headers,
             timestamp=int(message.time.timestamp() * 1000),
-            on_delivery=functools.partial(self._on_delivery, message.id),
+            on_delivery=functools.partial(self._on_delivery, message.id, topic),
         )
         from confluent_kafka import KafkaException
 
         try:
             self._produce(produce)
         except KafkaException as error:
-            self._on_refusal(message.id, error)
+            self._on_refusal(message.id, topic, error)
         except ValueError as error:
             self._answers.append(Confirm(message.id, Status.NACKED, f"not sent: {error}"))
 
@@ -162,6 +148,21 @@ class KafkaPublisher(Publisher):
             self._fail()
         answers, self._answers = self._answers, []
         return answers
+
+    def topology(
+        self, addresses: Iterable[Address], shape: Shape, *, declare: bool
+    ) -> list[TopologyObject]:
+        """The topics that the addresses name."""
+        names = sorted({address["topic"] for address in addresses if "topic" in address})
+        self.open()
+        from confluent_kafka import KafkaException, admin
+
+        try:
+            known = self._ready().list_topics(timeout=_CONNECT_TIMEOUT).topics
+            objects = kafka_topics.look(known, names, shape)
+            return kafka_topics.create(admin, self._config, objects, shape) if declare else objects
+        except KafkaException as error:
+            self._fail(error)
 
     def _ready(self) -> Producer:
         self._check_owner()
@@ -205,26 +206,28 @@ class KafkaPublisher(Publisher):
         try:
             self._ready().poll(timeout)
         except KafkaException as error:
-            self._failure = BrokerUnavailable(f"Broker {self.alias!r}: {_text(error)}")
+            self._failure = BrokerUnavailable(f"Broker {self.alias!r}: {text_of(error)}")
             self._failure.__cause__ = error
 
-    def _on_delivery(self, message_id: uuid.UUID, error: KafkaError | None, _: Any) -> None:
+    def _on_delivery(
+        self, message_id: uuid.UUID, topic: str, error: KafkaError | None, _: Any
+    ) -> None:
         if error is None:
             self._answers.append(Confirm(message_id, Status.ACKED))
         else:
-            self._answers.append(Confirm(message_id, _verdict(error), _reason(error)))
+            self._answers.append(Confirm(message_id, verdict(error), reason(error, topic)))
 
-    def _on_refusal(self, message_id: uuid.UUID, error: Exception) -> None:
+    def _on_refusal(self, message_id: uuid.UUID, topic: str, error: Exception) -> None:
         """produce() raised: the message was not queued, so there is no doubt about it."""
         cause: KafkaError = error.args[0]
         if cause.name() == "_FATAL":
             self._fail(error)
-        status = Status.RETURNED if cause.name() in _UNROUTABLE else Status.NACKED
-        self._answers.append(Confirm(message_id, status, _reason(cause)))
+        status = Status.RETURNED if verdict(cause) is Status.RETURNED else Status.NACKED
+        self._answers.append(Confirm(message_id, status, reason(cause, topic)))
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.name() in _HOPELESS:
-            self._failure = BrokerMisconfigured(f"Broker {self.alias!r}: {_reason(error)}")
+        if error.name() in HOPELESS:
+            self._failure = BrokerMisconfigured(f"Broker {self.alias!r}: {reason(error)}")
         elif error.name() == "_ALL_BROKERS_DOWN":
             text = f"Broker {self.alias!r}: {error.str()}; {self._trouble}".rstrip("; ")
             self._failure = self._failure or BrokerUnavailable(text)
@@ -233,23 +236,7 @@ class KafkaPublisher(Publisher):
 
     def _fail(self, cause: Exception | None = None) -> NoReturn:
         """Let the producer go, everything in flight is unknown; raise the failure noted or this."""
-        text = f"Broker {self.alias!r}: {cause and _text(cause)}; {self._trouble}".rstrip("; ")
+        text = f"Broker {self.alias!r}: {cause and text_of(cause)}; {self._trouble}".rstrip("; ")
         failure = self._failure or BrokerUnavailable(text)
         self.close()
         raise failure from cause or failure.__cause__
-
-
-def _verdict(error: KafkaError) -> Status:
-    if error.name() in _UNROUTABLE:
-        return Status.RETURNED
-    return Status.NACKED if error.name() in _REFUSED else Status.UNKNOWN
-
-
-def _reason(error: KafkaError) -> str:
-    return f"{error.name()}: {error.str()}"
-
-
-def _text(error: Exception) -> str:
-    """The text of a KafkaError rather than its repr."""
-    cause = error.args[0] if error.args else error
-    return str(cause.str()) if hasattr(cause, "str") else str(error)

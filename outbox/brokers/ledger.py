@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, Final
 
 from outbox.brokers.base import Confirm, Status
 from outbox.exceptions import BrokerUnavailable
+
+_NACK: Final = (
+    "basic.nack: a queue refused it, or the broker failed. A queue refuses when it is full "
+    "(x-max-length, x-max-length-bytes or a policy, with x-overflow reject-publish): drain it or "
+    "raise its limit, else see the broker's log."
+)
 
 
 class Ledger:
@@ -50,9 +56,7 @@ class Ledger:
     def nack(self, tag: int, multiple: bool) -> None:
         """Take a ``basic.nack``, which carries no reason."""
         for each in self._cover(tag, multiple):
-            self._settle(
-                each, Status.NACKED, "basic.nack: a queue refused it, or the broker failed"
-            )
+            self._settle(each, Status.NACKED, _NACK)
 
     def returned(self, error: Any, exchange: str, routing_key: str, content: Any) -> None:
         """Take a ``basic.return``: it has no tag and comes before its ack (R2)."""
@@ -65,7 +69,8 @@ class Ledger:
             ) from unknown
         self._returned[tag] = (
             f"{error.reply_code} {error.reply_text}: no queue is bound for routing key "
-            f"{routing_key!r} at exchange {exchange!r}"
+            f"{routing_key!r} at exchange {exchange!r}. Start its consumer, or bind the queue "
+            "again (inbox_topology --declare)."
         )
 
     def _cover(self, tag: int, multiple: bool) -> list[int]:

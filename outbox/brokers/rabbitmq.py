@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -22,32 +22,20 @@ from outbox.brokers.base import (
     Status,
 )
 from outbox.brokers.ledger import Ledger
+from outbox.brokers.rabbitmq_errors import translate
 from outbox.exceptions import BrokerError, BrokerMisconfigured, BrokerUnavailable
-from outbox.runtime.amqp import STALL, Reader, parse
+from outbox.runtime.amqp import STALL, Reader, parse, prepare, take_leave, visiting
+from outbox.runtime.amqp_topology import Exchange, Survey, missing
 from outbox.runtime.drivers import read_options, require_client
+from outbox.runtime.topology import Shape, TopologyObject
 from outbox.wire import Message, to_headers
 from outbox.wire.headers import CONTENT_TYPE, ID, RABBITMQ_PREFIX
 
 _TICK: Final = 1.0
 """Seconds between two looks at the heartbeat, as py-amqp asks."""
 
-_FAREWELL: Final = 1.0
-"""Seconds that a polite close waits for the broker."""
-
-_SOCKET_SETTINGS: Final = (
-    {socket.TCP_USER_TIMEOUT: round(STALL * 1000)} if hasattr(socket, "TCP_USER_TIMEOUT") else {}
-)
-"""A setting of Linux, in milliseconds."""
-
 _NAME: Final = 255
 """Bytes in a short string of AMQP 0-9-1: exchange, routing key, names of headers."""
-
-_REFUSALS: Final = frozenset({311, 402, 403, 404, 406, 530})
-"""AMQP 0-9-1 reply codes that time does not cure: too large, no such virtual host, access refused,
-not found, precondition failed, not allowed."""
-
-_GARBLED: Final = (struct.error, LookupError, ValueError, TypeError, AttributeError)
-"""How py-amqp fails on bytes that it does not understand or on a connection that went away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +85,7 @@ class RabbitMQPublisher(Publisher):
     def close(self) -> None:
         """Take leave of the broker, or in a forked child drop our copy of the parent's socket."""
         if self._connection is not None and not self._is_inherited():
-            with contextlib.suppress(Exception):
-                self._reader.deadline = time.monotonic() + _FAREWELL
-                self._reader.sock.settimeout(_FAREWELL)
-                self._connection.close()
+            take_leave(self._connection, self._reader)
         self._drop()
 
     def submit(self, message: Message, address: Address) -> None:
@@ -134,35 +119,61 @@ class RabbitMQPublisher(Publisher):
         except BaseException as error:  # noqa: BLE001 - as in open()
             self._fail(error)
 
+    def topology(
+        self, addresses: Iterable[Address], shape: Shape, *, declare: bool
+    ) -> list[TopologyObject]:
+        """The exchanges; those that only an address names may be of any type."""
+        del shape  # of Kafka's topics
+        self._check_owner()
+        named = {address.get("exchange", self._options.exchange) for address in addresses}
+        others = sorted(named - {self._options.exchange, ""})
+        wanted = [*self._exchange(), *(Exchange(name, type=None) for name in others)]
+        connection, reader = self._prepare()
+        try:
+            with visiting(connection, reader):
+                return Survey(connection, reader, declare=declare).look(wanted)
+        except Exception as error:
+            raise self._translate(error) from error
+
+    def _exchange(self) -> list[Exchange]:
+        # The default exchange exists, and RabbitMQ refuses to declare it.
+        return [Exchange(self._options.exchange)] if self._options.exchange else []
+
+    def _prepare(self, **callbacks: object) -> tuple[Any, Reader]:
+        import amqp
+
+        return prepare(
+            amqp,
+            self._target,
+            ssl=self._options.ssl,
+            connect_timeout=self._options.connect_timeout,
+            heartbeat=self._options.heartbeat,
+            name=f"outbox {self.alias} {os.getpid()}",
+            **callbacks,
+        )
+
     def _connect(self) -> None:
         import amqp
 
-        deadline = time.monotonic() + self._options.connect_timeout
-        connection = amqp.Connection(
-            **self._target.arguments(self._options.ssl),
-            connect_timeout=self._options.connect_timeout,
-            heartbeat=self._options.heartbeat,
-            # py-amqp's default of 1 s resets the connection at each stutter of the network (R9).
-            socket_settings=_SOCKET_SETTINGS,
-            client_properties={"connection_name": f"outbox {self.alias} {os.getpid()}"},
-            on_blocked=self._on_blocked,
-            on_unblocked=self._on_unblocked,
-            confirm_publish=False,
+        self._message = amqp.Message
+        self._connection, self._reader = connection, _ = self._prepare(
+            on_blocked=self._on_blocked, on_unblocked=self._on_unblocked
         )
-        self._connection, self._message = connection, amqp.Message
-        self._reader = Reader(connection, deadline)
         connection.connect()
         self._reader.sock.settimeout(STALL)
         self._channel = channel = connection.channel()
         channel.events["basic_ack"].add(self._ledger.ack)
         channel.events["basic_nack"].add(self._ledger.nack)
         channel.events["basic_return"].add(self._ledger.returned)
-        channel.confirm_select()
-        # The default exchange exists, and RabbitMQ refuses to declare it.
-        if self._options.declare and self._options.exchange:
-            channel.exchange_declare(
-                self._options.exchange, type="topic", durable=True, auto_delete=False
+        if self._options.declare:
+            for exchange in self._exchange():
+                exchange.declare(channel)
+        elif absent := missing(channel, self._exchange()):
+            raise BrokerMisconfigured(
+                f"Broker {self.alias!r} at {self._target} has no {absent[0]}. Create it with an "
+                "account that may: outbox_topology --declare. Or set OPTIONS['exchange']."
             )
+        channel.confirm_select()
 
     def _publish(self, message: Message, address: Address) -> None:
         if message.id in self._ledger:
@@ -238,16 +249,13 @@ class RabbitMQPublisher(Publisher):
         raised as it is.
         """
         self._drop()
-        if isinstance(error, BrokerError):
+        ours = error if isinstance(error, BrokerError) else self._translate(error)
+        if ours is error:
             raise error
-        from amqp.exceptions import AMQPError
+        raise ours from error
 
-        text = f"Broker {self.alias!r} at {self._target}: {str(error) or type(error).__name__}"
-        if getattr(error, "reply_code", None) in _REFUSALS:
-            raise BrokerMisconfigured(text) from error
-        if isinstance(error, (AMQPError, OSError, *_GARBLED)):
-            raise BrokerUnavailable(text) from error
-        raise error
+    def _translate(self, error: BaseException) -> BaseException:
+        return translate(f"Broker {self.alias!r} at {self._target}", error)
 
     def _drop(self) -> None:
         reader, self._reader = self._reader, None

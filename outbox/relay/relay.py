@@ -8,7 +8,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
@@ -18,17 +18,11 @@ from outbox import routes
 from outbox.brokers import publishers
 from outbox.brokers.base import Publisher
 from outbox.conf import MARGIN, get_settings
-from outbox.exceptions import (
-    BrokerError,
-    BrokerMisconfigured,
-    BrokerUnavailable,
-    LeaseLost,
-    UnknownTopic,
-)
+from outbox.exceptions import BrokerError, BrokerMisconfigured, BrokerUnavailable, LeaseLost
 from outbox.relay.pacing import Pacing
 from outbox.relay.report import DrainReport
 from outbox.relay.window import Window
-from outbox.store import Entry, Failed, Lease, stores
+from outbox.store import Done, Entry, Failed, Lease, stores
 
 logger = logging.getLogger("outbox.relay")
 
@@ -202,8 +196,8 @@ class Relay:
                 self._collect(window, give_up)
         except BrokerError as error:
             self._drop()
-            if isinstance(error, BrokerMisconfigured):
-                self._suspect(window, held.lane, error)
+            if isinstance(error, BrokerMisconfigured) and self._suspect(window, held.lane, error):
+                return None
             return error
         except BaseException:
             # Such as a time limit of the process: no id is sent twice over one connection.
@@ -213,13 +207,19 @@ class Relay:
             self._at_once[held.lane] = min(self._at_once[held.lane] * 2, self._publisher.window)
         return BrokerUnavailable(window.doubt) if window.doubt else None
 
-    def _suspect(self, window: Window, lane: int, error: BrokerMisconfigured) -> None:
-        """One of those in flight made the broker break off; fewer at a time will show which."""
+    def _suspect(self, window: Window, lane: int, error: BrokerMisconfigured) -> bool:
+        """One of those in flight made the broker break off; fewer at a time will show which.
+
+        Whether to go on at once: its neighbours must not wait. But if nothing else gets through
+        either, the broker is better left alone for a while.
+        """
         suspects = window.in_flight
         if len(suspects) == 1:
             window.fail(suspects[0], type(error).__name__, str(error))
-        elif suspects:
+            return Done() in window.outcomes.values()
+        if suspects:
             self._at_once[lane] = len(suspects) // 2
+        return bool(suspects)
 
     def _submit(self, window: Window, until: float) -> None:
         # The clock is read before each: a relay that was stopped must not go on after its lease.
@@ -228,7 +228,8 @@ class Relay:
             if entry is None:
                 return
             try:
-                self._publisher.submit(entry.message, self._address(entry))
+                address = routes.address(entry.message.topic, self.broker)
+                self._publisher.submit(entry.message, address)
             except BrokerError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, this message caused it
@@ -257,14 +258,6 @@ class Relay:
                     "what is unanswered is sent again."
                 )
                 raise BrokerUnavailable(message)
-
-    def _address(self, entry: Entry) -> Mapping[str, str]:
-        # The row keeps the broker that its route named at publish, whatever routes say today.
-        try:
-            route = routes.resolve(entry.message.topic)
-        except UnknownTopic:
-            return {}
-        return route.address if route.broker == self.broker else {}
 
     def _judge(self, entry: Entry, error_class: str, error: str) -> Failed:
         attempts = entry.attempts + 1

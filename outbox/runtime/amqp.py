@@ -5,10 +5,12 @@ Imports no client: it is given py-amqp's connection.
 
 from __future__ import annotations
 
+import contextlib
 import selectors
+import socket
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +18,15 @@ from outbox.runtime.drivers import InvalidBroker
 
 STALL: Final = 10.0
 """Seconds that a single read or write may stand still; nothing hangs for ever (R5)."""
+
+_FAREWELL: Final = 1.0
+"""Seconds that a polite close waits for the broker."""
+
+_SOCKET_SETTINGS: Final = (
+    {socket.TCP_USER_TIMEOUT: round(STALL * 1000)} if hasattr(socket, "TCP_USER_TIMEOUT") else {}
+)
+"""A setting of Linux, in milliseconds. py-amqp's default of 1 s resets the connection at each
+stutter of the network (R9)."""
 
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
 
@@ -110,3 +121,48 @@ def parse(path: str, url: str) -> Target:
         password=urllib.parse.unquote(parts.password or "guest"),
         virtual_host=urllib.parse.unquote(parts.path[1:]) or "/",
     )
+
+
+def prepare(  # noqa: PLR0913 - what makes a connection
+    amqp: Any,
+    target: Target,
+    *,
+    ssl: Mapping[str, object] | None,
+    connect_timeout: float,
+    heartbeat: int,
+    name: str,
+    **more: object,
+) -> tuple[Any, Reader]:
+    """A connection of py-amqp (the module ``amqp``) that is not connected yet, and its reads."""
+    connection = amqp.Connection(
+        **target.arguments(ssl),
+        connect_timeout=connect_timeout,
+        heartbeat=heartbeat,
+        socket_settings=_SOCKET_SETTINGS,
+        client_properties={"connection_name": name},
+        confirm_publish=False,
+        **more,
+    )
+    return connection, Reader(connection, time.monotonic() + connect_timeout)
+
+
+@contextlib.contextmanager
+def visiting(connection: Any, reader: Reader) -> Iterator[None]:
+    """Connect, and take leave at the end."""
+    try:
+        connection.connect()
+        connection.sock.settimeout(STALL)
+        reader.deadline = time.monotonic() + STALL
+        yield
+    finally:
+        take_leave(connection, reader)
+        with contextlib.suppress(Exception):
+            connection.collect()
+
+
+def take_leave(connection: Any, reader: Reader) -> None:
+    """Close politely, and do not wait long for the answer."""
+    with contextlib.suppress(Exception):
+        reader.deadline = time.monotonic() + _FAREWELL
+        connection.sock.settimeout(_FAREWELL)
+        connection.close()

@@ -23,6 +23,7 @@ PARTIAL: Final = 4
 DRIFT: Final = 5
 BROKER_UNREACHABLE: Final = 6
 
+
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _FIGURE: Final = re.compile(r"-|\d[\d.]*[smhd]?")
 _TYPE_THE_COUNT: Final = 1000
@@ -68,12 +69,7 @@ def as_json(value: object) -> str:
 
 
 class OperatorCommand(BaseCommand):
-    """A command with ``--database`` and ``--json``, whose errors are JSON too when asked for.
-
-    Subclasses set ``model``, one that lives where the command reads.
-    """
-
-    _answered = False
+    """A command with ``--database`` and ``--json``, whose errors are JSON too when asked for."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         """The options that every command has."""
@@ -82,6 +78,7 @@ class OperatorCommand(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         """Run, and with ``--json`` say errors on stdout as well."""
+        self._answered = False
         try:
             return super().execute(*args, **options)
         except CommandError as error:

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.acceptance.project import GROUPS, wait_for
+from tests.acceptance.retail import retail_file
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.postgres, pytest.mark.timeout(240)]
 
@@ -51,23 +52,6 @@ def test_kills_on_kafka(on_kafka):
     under_way = run_the_shop_and_kill(on_kafka)
     on_kafka.assert_each_effect_once()
     assert under_way > KILLS / 2, "the kills met a shop at rest: they prove nothing"
-
-
-def retail_file(path, invoices):
-    """A file like the public data set: cancellations, gifts, adjustments, a few bad lines."""
-    lines = ["InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"]
-    when = "12/1/10 8:26"
-    for number in range(invoices):
-        invoice = f"C{536000 + number}" if number % 10 == 9 else str(536000 + number)
-        sign = -1 if number % 10 == 9 else 1
-        customer = "" if number % 7 == 3 else str(17000 + number % 40)
-        tail = f"{when},2.55,{customer},United Kingdom"
-        lines.append(f'{invoice},85123A,"HEART, ""WHITE"" ",{sign * 6},{tail}')
-        lines.append(f"{invoice},71053,LANTERN,{sign},{when},0,{customer},United Kingdom")
-    lines.insert(3, f"536000,,NO STOCK CODE,1,{when},1,17000,United Kingdom")
-    lines.insert(5, "536000,71053,NO NUMBER,many,12/1/10 8:26,1,17000,United Kingdom")
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 @pytest.mark.rabbitmq

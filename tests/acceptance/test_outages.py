@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 
+from demo_app.orders import CANCELLED, PLACED
 from tests.acceptance.conftest import database, delete_queues
-from tests.acceptance.project import wait_for
+from tests.acceptance.project import GROUPS, wait_for
+from tests.services import fleet
+from tests.services.kafka import create_topics
 from tests.services.postgres import Postgres
 from tests.services.rabbitmq import RabbitMQ
 
@@ -52,6 +56,72 @@ def test_the_broker_away_for_half_a_minute(new_project, database_url):
         project.assert_each_effect_once()
         for process in processes:
             assert_said_once(process, "unavailable", "again")
+        project.stop()
+
+
+KILLS = 3
+
+
+def kill_under_load(project, broker, *, with_clients: bool):
+    """SIGKILL the broker again and again while orders come in."""
+    consumers = project.start_consumers()
+    clients = [*consumers.values(), project.start("relay", "outbox_relay")]
+    load = project.start("load", "place_orders", "--rate", "80")
+    for _ in range(KILLS):
+        before = project.one("SELECT count(*) FROM demo_app_shipment")
+        wait_for(
+            lambda before=before: (
+                project.one("SELECT count(*) FROM demo_app_shipment") > before + 100
+            ),
+            "effects go on",
+        )
+        broker.kill()
+        if with_clients:
+            for process in clients:
+                process.kill()
+        at = project.one("SELECT count(*) FROM demo_app_order")
+        wait_for(
+            lambda at=at: project.one("SELECT count(*) FROM demo_app_order") > at + 50,
+            "orders go on being placed",
+        )
+        assert project.one("SELECT count(*) FROM outbox_todo") >= 50, "and have to wait"
+        broker.start()
+        if with_clients:
+            for process in clients:
+                process.start()
+    load.stop()
+    project.wait_settled()
+    project.assert_each_effect_once()
+    assert all(process.running for process in clients)
+    assert project.one("SELECT count(*) FROM inbox_message WHERE attempts > 1") == 0
+    assert project.one("SELECT count(*) FROM inbox_quarantine") == 0
+    for process in clients:
+        process.stop()
+        assert "Traceback" not in process.log.read_text(), process.log.read_text()
+    # An outage is nobody's fault: no attempt failed.
+    (totals,) = re.findall(r"stopped: .*", clients[-1].log.read_text())
+    assert " 0 to retry, 0 dead," in totals
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.postgres
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_rabbitmq_is_killed_under_load(new_project, database_url, queue_type):
+    with RabbitMQ.running() as broker, database(database_url) as url:
+        project = new_project(url, RABBITMQ_URL=broker.url, QUEUE_TYPE=queue_type)
+        # Quorum queues of 3.10 lose their leader when clients wait for the node (see above), so
+        # that here the whole machine dies.
+        kill_under_load(project, broker, with_clients=queue_type == "quorum")
+        project.stop()
+
+
+@pytest.mark.kafka_real
+@pytest.mark.postgres
+def test_kafka_is_killed_under_load(new_project, database_url):
+    with fleet.running("kafka") as broker, database(database_url) as url:
+        create_topics(broker.url, [PLACED, CANCELLED, *(f"{group}.dead" for group in GROUPS)])
+        project = new_project(url, BROKER="kafka", KAFKA_BOOTSTRAP_SERVERS=broker.url)
+        kill_under_load(project, broker, with_clients=False)
         project.stop()
 
 

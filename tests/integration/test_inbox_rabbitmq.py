@@ -87,11 +87,9 @@ def test_no_limit_of_deliveries_below_version_4_and_minus_one_from_it_on(make):
         ("10.1", {"x-delivery-limit": -1}),
         ("", {}),
     ]:
-        consumer._connection = type("Connection", (), {"server_properties": {"version": version}})
-        assert consumer._delivery_limit() == arguments
-    consumer._connection = None
-    assert make(queue_type="classic")._delivery_limit() == {}
-    assert make(delivery_limit=7)._delivery_limit() == {"x-delivery-limit": 7}
+        assert consumer._delivery_limit(version) == arguments
+    assert make(queue_type="classic")._delivery_limit("4.0.2") == {}
+    assert make(delivery_limit=7)._delivery_limit("4.0.2") == {"x-delivery-limit": 7}
 
 
 def test_a_message_given_back_more_than_twenty_times_still_comes(make, channel, names):

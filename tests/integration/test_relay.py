@@ -337,17 +337,27 @@ class TestPoison:
 
         publisher.before_confirms = break_off
         one = relay(publisher)
-        outages = []
-        while "DEAD" not in states().values() and len(outages) < 12:
-            send(*[("fine", key) for key in keys if key not in mates])
-            one._pacing._paused_until = 0
-            outages.append(one.drain().outage)
-        assert set(outages) == {"BrokerMisconfigured: PRECONDITION_FAILED"}
-        one._pacing._paused_until = 0
-        assert one.drain().outage == ""
+        send(*[("fine", key) for key in keys if key not in mates])
+        assert one.drain().outage == "", "its neighbours do not wait for a pause"
         assert states() == {"bad": "DEAD"}
+        assert publisher.opened <= 7, "half of the suspects each time, then the culprit alone"
         row = OutboxTodo.objects.get()
         assert (row.error_class, row.error) == ("BrokerMisconfigured", "PRECONDITION_FAILED")
+
+    def test_a_broker_that_breaks_off_at_each_of_them_is_left_alone_for_a_while(self):
+        send(*[("bad", str(n)) for n in range(100)])
+        publisher = ScriptedPublisher()
+
+        def break_off():
+            if publisher.on_this_connection:
+                raise BrokerMisconfigured("ACCESS_REFUSED")
+
+        publisher.before_confirms = break_off
+        one = relay(publisher)
+        assert one.drain().outage == "BrokerMisconfigured: ACCESS_REFUSED"
+        assert one._pacing.paused() > 0
+        assert list(OutboxTodo.objects.filter(attempts__gt=0).values_list("attempts")) == [(1,)]
+        assert publisher.opened <= 8
 
     def test_retry_until_dead(self, tune, caplog):
         tune(MAX_ATTEMPTS=3)

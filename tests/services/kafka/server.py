@@ -109,7 +109,7 @@ class Kafka(Server):
             cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             self.run(
                 *self._java(), "kafka.tools.StorageTool", "format",
-                "--config", config, "--cluster-id", cluster,
+                "--config", config, f"--cluster-id={cluster}",  # which may begin with a dash
             )  # fmt: skip
         archive = f"-XX:ArchiveClassesAtExit={self.directory}/classes.jsa"
         self.spawn(*self._java(*[archive] * self.makes_archive), "kafka.Kafka", config)

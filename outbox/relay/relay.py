@@ -268,8 +268,10 @@ class Relay:
 
     def _judge(self, entry: Entry, error_class: str, error: str) -> Failed:
         attempts = entry.attempts + 1
-        if attempts < self._settings.max_attempts:
-            return Failed(error_class, error, self._settings.backoff.delay(attempts))
+        counted = attempts - entry.forgiven
+        if counted < self._settings.max_attempts:
+            delay = self._settings.backoff.delay(counted)
+            return Failed(error_class, error, delay, entry.revision)
         logger.error(
             "Message %s (%s) is dead after %d attempts: %s",
             entry.message.id,
@@ -277,7 +279,7 @@ class Relay:
             attempts,
             error,
         )
-        return Failed(error_class, error, None)
+        return Failed(error_class, error, None, entry.revision)
 
     def _connect(self) -> None:
         self._keep_alive()

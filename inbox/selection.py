@@ -120,12 +120,19 @@ def listed(selection: Selection, aliases: Iterable[str], order: str, limit: int)
     Messages carry ``size``, the length of their body or None when it is not kept, and no body.
     """
     found: list[Row] = []
+    sign = "" if order == "received" else "-"
     for alias in aliases:
         messages = selection.messages(InboxMessage.objects.using(alias))
         messages = messages.annotate(size=Length("body")).defer("body")
-        found += messages.order_by(*ORDERS[order])[:limit]
         kept = selection.quarantined(InboxQuarantine.objects.using(alias)).defer("body")
-        found += kept.order_by("id" if order == "received" else "-id")[:limit]
+        if selection.ids is None:
+            messages, kept = messages.order_by(*ORDERS[order]), kept.order_by(f"{sign}id")
+        else:
+            # By number, PostgreSQL may read all numbers for a few ids.
+            orders = {"received": ("received_at", "id"), "-received": ("-received_at", "-id")}
+            messages = messages.order_by(*orders.get(order, ORDERS[order]))
+            kept = kept.order_by(f"{sign}arrived_at", f"{sign}id")
+        found += [*messages[:limit], *kept[:limit]]
     # Stable: of one time or number the databases' own order stays.
     found.sort(key=lambda row: _place(row, order), reverse=order.startswith("-"))
     return found[:limit]

@@ -8,6 +8,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from inbox import databases, history
+from inbox.selection import Selection, listed
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db]
 
@@ -104,3 +105,27 @@ def test_an_unknown_id_reads_next_to_nothing():
     found, read = explained(history, uuid.uuid4())
     assert found == []
     assert read <= 2 * GROUPS
+
+
+@pytest.mark.parametrize("state", ["dead", "parked", "discarded"])
+def test_what_waits_for_a_person_is_listed_without_reading_what_is_done(state):
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE inbox_message SET state = 3 WHERE id % 2000 = 0")
+    selection = Selection(states=(state,))
+    found, read = explained(listed, selection, ["default"], "-received", 51)
+    assert len(found) == (ROWS // 2000 if state == "dead" else 0)
+    assert read <= 10 * ROWS // 2000
+
+
+def test_the_newest_are_listed_without_reading_the_rest():
+    found, read = explained(listed, Selection(), ["default"], "-received", 51)
+    assert len(found) == 51
+    assert read <= 2 * 51
+
+
+@pytest.mark.parametrize("table", ["inbox_message", "inbox_quarantine"])
+def test_one_is_found_by_its_id_without_reading_the_rest(table):
+    selection = Selection(ids=(one(table),))
+    found, read = explained(listed, selection, ["default"], "-received", 51)
+    assert len(found) == 1
+    assert read <= 4 * GROUPS + 10

@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import json
 import uuid
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
 
 from inbox import databases, registry
-from inbox.admin.pages import CappedPaginator, ReadOnly
 from inbox.conf import get_settings
 from inbox.selection import Selection, parse
-
-if TYPE_CHECKING:
-    _ModelAdmin = admin.ModelAdmin[Any]
-else:
-    _ModelAdmin = admin.ModelAdmin
-
-PREVIEW: Final = 64 * 1024
-"""Bytes of a body that a page shows."""
+from outbox.runtime.pages import ReadOnlyAdmin
 
 M = TypeVar("M", bound=Model)
 
-VIEW_PAYLOAD: Final = "inbox.view_payload"
-RETRY: Final = "inbox.retry_message"
 DATABASE: Final = "database"
 """The parameter of a page that names another database than the routers' own."""
 
@@ -84,14 +70,11 @@ class _Rows(ChangeList):
         return f"{url}?{urlencode({DATABASE: self._database})}" if self._database else url
 
 
-class InboxAdmin(ReadOnly, _ModelAdmin):
+class InboxAdmin(ReadOnlyAdmin):
     """A list of one database, newest first, searched with the words of the commands."""
 
-    list_per_page = 50
-    show_full_result_count = False
     # Django's counts beside each filter would read the table once a filter.
     show_facets = admin.ShowFacets.NEVER
-    paginator = CappedPaginator
     ordering = ("-id",)
     # What has no index must not be sorted by.
     sortable_by: ClassVar[Any] = ()
@@ -149,38 +132,6 @@ def identity(value: uuid.UUID | None) -> SafeString | None:
     return None if value is None else format_html('<code class="ob-id">{}</code>', value)
 
 
-def may(request: HttpRequest, permission: str) -> bool:
-    """Whether the person at the page has this permission."""
-    user: Any = request.user
-    return bool(user.has_perm(permission))
-
-
-def moment(value: dt.datetime | None) -> SafeString | None:
-    """A time for people, to the millisecond, and for machines."""
-    if value is None:
-        return None
-    local = timezone.localtime(value) if timezone.is_aware(value) else value
-    text = local.replace(tzinfo=None).isoformat(sep=" ", timespec="milliseconds")
-    return format_html('<time datetime="{}">{}</time>', local.isoformat(), text)
-
-
-def age(value: dt.datetime) -> SafeString:
-    """How long ago, and on pointing at it when."""
-    iso = value.isoformat()
-    return format_html(
-        '<time datetime="{0}" title="{0}">{1}</time>', iso, timesince(value, depth=1)
-    )
-
-
-def pretty(value: object) -> SafeString:
-    """JSON or text as it is, escaped."""
-    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
-    return format_html('<pre class="ob-code">{}</pre>', text)
-
-
-def preview(body: bytes) -> SafeString:
-    """The first bytes of a body, as far as they are text."""
-    shown = pretty(body[:PREVIEW].decode(errors="backslashreplace"))
-    if len(body) <= PREVIEW:
-        return shown
-    return shown + format_html("<p>{}</p>", _("The first %d bytes.") % PREVIEW)
+def text(value: str) -> SafeString:
+    """With its line breaks."""
+    return format_html('<pre class="ob-payload">{}</pre>', value)

@@ -16,31 +16,11 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from inbox import documents, store, timeline
-from inbox.admin.base import (
-    DATABASE,
-    PREVIEW,
-    RETRY,
-    VIEW_PAYLOAD,
-    Database,
-    Group,
-    InboxAdmin,
-    age,
-    may,
-    moment,
-    pretty,
-    preview,
-)
-from inbox.admin.pages import badge
+from inbox.admin.base import DATABASE, Database, Group, InboxAdmin, text
 from inbox.models import InboxMessage, State
 from inbox.selection import Selection
+from outbox.runtime import pages
 
-_ICONS: Final = {
-    State.RECEIVED: "▶",
-    State.PROCESSED: "✓",
-    State.PARKED: "↻",
-    State.DEAD: "✗",
-    State.DISCARDED: "⊘",
-}
 _SAMPLES: Final = 5
 
 
@@ -89,18 +69,17 @@ class InboxMessageAdmin(InboxAdmin):
     @admin.display(description=_("state"))
     def badge(self, row: InboxMessage) -> SafeString:
         """Text and icon: colour alone says nothing to many."""
-        state = State(row.state)
-        return badge(state.name.lower(), str(state.label), _ICONS[state])
+        return pages.badge(State(row.state).name.lower())
 
     @admin.display(description=_("age"))
-    def age(self, row: InboxMessage) -> SafeString:
+    def age(self, row: InboxMessage) -> SafeString | str:
         """Since it was received."""
-        return age(row.received_at)
+        return pages.age(row.received_at)
 
     @admin.display(description=_("error"))
     def error_text(self, row: InboxMessage) -> SafeString | None:
         """With its line breaks."""
-        return pretty(row.error) if row.error else None
+        return text(row.error) if row.error else None
 
     @admin.display(description=_("fingerprint"))
     def fingerprint_hex(self, row: InboxMessage) -> str:
@@ -110,7 +89,7 @@ class InboxMessageAdmin(InboxAdmin):
     @admin.display(description=_("headers"))
     def headers_text(self, row: InboxMessage) -> SafeString:
         """As they came."""
-        return pretty(row.headers)
+        return pages.pretty(row.headers)
 
     @admin.display(description=_("payload"))
     def payload_text(self, row: InboxMessage) -> SafeString | str:
@@ -118,7 +97,7 @@ class InboxMessageAdmin(InboxAdmin):
         if row.body is None:
             return str(_("not kept"))
         body = bytes(row.body)
-        return preview(body) if len(body) > PREVIEW else pretty(documents.payload(row))
+        return pages.pretty(body if len(body) > pages.PREVIEW else documents.payload(row))
 
     def selected(
         self, rows: QuerySet[InboxMessage], selection: Selection
@@ -128,11 +107,11 @@ class InboxMessageAdmin(InboxAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: InboxMessage | None = None) -> Any:
         """Content for those who may see it."""
-        return [*self.fieldsets, *([self._private] if may(request, VIEW_PAYLOAD) else [])]
+        return [*self.fieldsets, *([self._private] if self.may(request, "view_payload") else [])]
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
         """Of the action; asked for by Django."""
-        return may(request, RETRY)
+        return self.may(request, "retry_message")
 
     def change_view(
         self,
@@ -148,11 +127,7 @@ class InboxMessageAdmin(InboxAdmin):
         histories = timeline.history(row.message_id, row._state.db)  # noqa: SLF001 - documented API
         own = [entry for entry in histories if entry.group == row.group_name]
         context = {
-            "steps": [
-                {"at": moment(step.at), "name": step.name, "detail": step.detail}
-                for entry in own
-                for step in entry.events
-            ],
+            "timeline": pages.timeline(step for entry in own for step in entry.events),
             "others": [entry for entry in histories if entry.group != row.group_name],
             "may_retry": row.state in (State.PARKED, State.DEAD)
             and self.has_retry_permission(request),
@@ -170,8 +145,8 @@ class InboxMessageAdmin(InboxAdmin):
         """Ask first; then make them due, and record who did it and why."""
         pks = list(queryset.order_by("pk").values_list("pk", flat=True)[: store.BATCH + 1])
         if len(pks) > store.BATCH:
-            text = _("Select at most %d messages.") % store.BATCH
-            self.message_user(request, text, messages.ERROR)
+            refusal = _("Select at most %d messages.") % store.BATCH
+            self.message_user(request, refusal, messages.ERROR)
             return None
         rows = self.get_queryset(request).filter(pk__in=pks)
         if "confirmed" in request.POST:
@@ -196,8 +171,8 @@ class InboxMessageAdmin(InboxAdmin):
             for change in done:
                 LogEntry.objects.log_actions(user.pk, change.changed, CHANGE, changes)
         count = sum(len(change.changed) for change in done)
-        text = ngettext("%d message is due now.", "%d messages are due now.", count) % count
-        self.message_user(request, text, messages.SUCCESS)
+        due = ngettext("%d message is due now.", "%d messages are due now.", count) % count
+        self.message_user(request, due, messages.SUCCESS)
         for skipped in [skip for change in done for skip in change.skipped][:_SAMPLES]:
             self.message_user(
                 request,

@@ -12,10 +12,10 @@ from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
-from inbox.admin.base import VIEW_PAYLOAD, Database, Group, InboxAdmin, age, may, pretty, preview
-from inbox.admin.pages import badge
+from inbox.admin.base import Database, Group, InboxAdmin, text
 from inbox.models import InboxQuarantine, Reason
-from inbox.selection import Selection
+from inbox.selection import QUARANTINED, Selection
+from outbox.runtime import pages
 
 
 class ByReason(admin.SimpleListFilter):
@@ -38,25 +38,25 @@ class ByReason(admin.SimpleListFilter):
 class InboxQuarantineAdmin(InboxAdmin):
     """Deliveries that must not run."""
 
-    list_display = ("badge", "age", "group", "topic_text", "body_size", "identity")
+    list_display = ("badge", "reason", "age", "group", "topic_text", "body_size", "identity")
     list_filter = (ByReason, Group, Database)
     arrival = "arrived_at"
     search_help_text = _("id: topic:orders.* or a bare id")
     fieldsets: ClassVar[Any] = [
-        (None, {"fields": ["badge", "identity", "group", "topic_text", "arrived_at"]}),
+        (None, {"fields": ["badge", "reason", "identity", "group", "topic_text", "arrived_at"]}),
         (_("Evidence"), {"fields": ["detail_text", "fingerprints", "body_size"]}),
     ]
     _private: ClassVar[Any] = (_("Content"), {"fields": ["headers_text", "body_text"]})
 
-    @admin.display(description=_("reason"))
+    @admin.display(description=_("state"))
     def badge(self, row: InboxQuarantine) -> SafeString:
-        """Text and icon."""
-        return badge("quarantined", row.get_reason_display(), "⚠")
+        """The same of all."""
+        return pages.badge(QUARANTINED)
 
     @admin.display(description=_("age"))
-    def age(self, row: InboxQuarantine) -> SafeString:
+    def age(self, row: InboxQuarantine) -> SafeString | str:
         """Since it arrived."""
-        return age(row.arrived_at)
+        return pages.age(row.arrived_at)
 
     @admin.display(description=_("topic"))
     def topic_text(self, row: InboxQuarantine) -> str:
@@ -66,7 +66,7 @@ class InboxQuarantineAdmin(InboxAdmin):
     @admin.display(description=_("detail"))
     def detail_text(self, row: InboxQuarantine) -> SafeString:
         """With its line breaks."""
-        return pretty(row.detail)
+        return text(row.detail)
 
     @admin.display(description=_("fingerprints"))
     def fingerprints(self, row: InboxQuarantine) -> SafeString | None:
@@ -85,12 +85,12 @@ class InboxQuarantineAdmin(InboxAdmin):
     @admin.display(description=_("headers"))
     def headers_text(self, row: InboxQuarantine) -> SafeString:
         """As they came, cut."""
-        return pretty(row.headers)
+        return pages.pretty(row.headers)
 
     @admin.display(description=_("body"))
     def body_text(self, row: InboxQuarantine) -> SafeString:
         """What is kept of it."""
-        return preview(bytes(row.body))
+        return pages.pretty(bytes(row.body))
 
     def selected(
         self, rows: QuerySet[InboxQuarantine], selection: Selection
@@ -100,4 +100,4 @@ class InboxQuarantineAdmin(InboxAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: InboxQuarantine | None = None) -> Any:
         """Content for those who may see it."""
-        return [*self.fieldsets, *([self._private] if may(request, VIEW_PAYLOAD) else [])]
+        return [*self.fieldsets, *([self._private] if self.may(request, "view_payload") else [])]

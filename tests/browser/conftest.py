@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from demo_app.demo.processes import Process, manage
 from tests.acceptance.project import wait_for
@@ -74,23 +74,27 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def open_page(chromium, shop):
+def complaints() -> list[str]:
+    """Errors and warnings of the console; what is left at the end fails the test."""
+    return []
+
+
+@pytest.fixture
+def open_page(chromium, shop, complaints):
     """Make a page: of a visitor of its own, and without a complaint of the browser at the end."""
     contexts: list[BrowserContext] = []
-    complaints: list[str] = []
+
+    def hear(said: ConsoleMessage) -> None:
+        # A violation of the content security policy is one of them.
+        if said.type in ("error", "warning"):
+            complaints.append(f"{said.text} ({said.location.get('url')})")
 
     def make(**options) -> Page:
         context = chromium.new_context(base_url=shop.url, **options)
         context.set_default_timeout(30_000)
         contexts.append(context)
         page = context.new_page()
-        # A violation of the content security policy is an error of the console, too.
-        page.on(
-            "console",
-            lambda said: (
-                complaints.append(said.text) if said.type in ("error", "warning") else None
-            ),
-        )
+        page.on("console", hear)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         return page
 

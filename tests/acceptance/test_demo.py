@@ -1,4 +1,4 @@
-"""`make demo`, with a visitor who kills the relay."""
+"""The demonstration from outside: its pages, its processes, and how they end."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import re
 import signal
 import subprocess
 import sys
-import urllib.error
 import urllib.parse
 import urllib.request
 
 import pytest
 
 from tests.acceptance.project import wait_for
+from tests.services.base import free_port
 from tests.services.process import Proc
 
 pytestmark = pytest.mark.acceptance
@@ -36,6 +36,12 @@ class Visitor:
         token = next(cookie.value for cookie in self.jar if cookie.name == "csrftoken")
         body = urllib.parse.urlencode({**fields, "csrfmiddlewaretoken": token}).encode()
         return self._open(urllib.request.Request(self.url + path, body))
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.get("/"))
+        except OSError:
+            return False
 
     def _open(self, request: urllib.request.Request) -> str:
         with self.opener.open(request, timeout=30) as response:
@@ -67,6 +73,30 @@ def demo(tmp_path):
         if process.poll() is None:
             process.terminate()
         process.wait(60)
+
+
+def test_the_development_server_ends_by_ctrl_c_although_it_relays_and_consumes(tmp_path):
+    port = free_port()
+    command = [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"]
+    with subprocess.Popen(
+        command,
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "settings.local",
+            "DEMO_DATABASE": str(tmp_path / "shop.sqlite3"),
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            shop = Visitor(f"http://127.0.0.1:{port}")
+            wait_for(lambda: shop.answers() or server.poll() is not None, "the web server")
+            assert "a thread of this web server" in shop.get("/")
+            server.send_signal(signal.SIGINT)
+            assert server.wait(30) == 0
+        finally:
+            server.kill()
 
 
 @pytest.mark.timeout(240)

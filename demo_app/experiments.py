@@ -41,10 +41,13 @@ def altered(request: HttpRequest, message_id: uuid.UUID) -> HttpResponse:
     forged = dataclasses.replace(message, body=_cheaper(message))
     # A group that has nothing under this id yet would take the forgery for the real one.
     groups = [found.group for found in inbox.history(message_id)]
+    before = _quarantined(message)
     for group in groups:
         process(Delivery.of(forged, group))
     if groups:
-        messages.success(request, f"{len(groups)} groups got a total of 0.01 under the same id.")
+        aside = _quarantined(message) - before
+        text = f"{len(groups)} groups got a total of 0.01 under this id: {aside} quarantined it."
+        messages.success(request, text)
     else:
         messages.error(request, "No group has this message yet. Try again in a moment.")
     return redirect("message", message_id)
@@ -88,3 +91,8 @@ def _cheaper(message: Message) -> bytes:
 
 def _duplicates(message: Message) -> int:
     return sum(found.duplicates for found in inbox.history(message.id))
+
+
+def _quarantined(message: Message) -> int:
+    events = (event for found in inbox.history(message.id) for event in found.events)
+    return sum(event.name == "quarantined" for event in events)

@@ -154,6 +154,7 @@ def test_visitors_find_their_own_orders_apart_from_the_others(client):
     assert mine.invoice in yours
     assert other.invoice not in yours
     assert other.invoice in latest
+    assert mine.invoice not in latest
 
 
 def test_an_order_of_before_its_message_was_noted_is_shown(client):
@@ -222,6 +223,7 @@ def test_a_second_delivery_has_no_second_effect(client):
 def test_other_content_is_quarantined_and_has_no_effect(client):
     order = delivered(client)
     response = client.post(f"/messages/{order.message_id}/altered/", follow=True)
+    assert "3 groups got a total of 0.01 under this id: 3 quarantined it." in said(response)
     assert "Billing quarantined other content under this id" in said(response)
     assert EFFECTS["billing"].objects.get().amount == order.total
 

@@ -272,13 +272,8 @@ class Relay:
         if counted < self._settings.max_attempts:
             delay = self._settings.backoff.delay(counted)
             return Failed(error_class, error, delay, entry.revision)
-        logger.error(
-            "Message %s (%s) is dead after %d attempts: %s",
-            entry.message.id,
-            entry.message.topic,
-            attempts,
-            error,
-        )
+        what = (entry.message.id, entry.message.topic, attempts, error)
+        logger.error("Message %s (%s) is dead after %d attempts: %s", *what)
         return Failed(error_class, error, None, entry.revision)
 
     def _connect(self) -> None:

@@ -37,6 +37,13 @@ def duration(text: str) -> timedelta:
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
+def positive(text: str) -> int:
+    """The type of an option that counts, such as ``--limit``."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
 def moment(text: str) -> dt.datetime | timedelta:
     """The type of an option that takes a time: ISO 8601 (naive: TIME_ZONE), or how long ago."""
     try:
@@ -66,6 +73,8 @@ class OperatorCommand(BaseCommand):
     Subclasses set ``model``, one that lives where the command reads.
     """
 
+    _answered = False
+
     def add_arguments(self, parser: CommandParser) -> None:
         """The options that every command has."""
         parser.add_argument("--database", choices=tuple(connections), help="only this database")
@@ -76,7 +85,8 @@ class OperatorCommand(BaseCommand):
         try:
             return super().execute(*args, **options)
         except CommandError as error:
-            if options.get("json"):
+            # A document that was written already tells what failed.
+            if options.get("json") and not self._answered:
                 fault = {"code": error.returncode, "message": str(error)}
                 self.stdout.write(json.dumps({"v": 1, "command": self.name, "error": fault}))
             raise
@@ -91,6 +101,7 @@ class OperatorCommand(BaseCommand):
         head = {"v": 1, "command": self.name, "database": database, "at": dt.datetime.now(dt.UTC)}
         document = {**head, **content}
         self.stdout.write(json.dumps(document, default=as_json, allow_nan=False))
+        self._answered = True
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Write rows under their columns; figures to the right, an absent value as ``-``."""

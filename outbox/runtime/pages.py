@@ -55,8 +55,8 @@ class CappedPaginator(_Paginator):
     def count(self) -> int:
         """Rows, or `COUNTED` + 1 when there are more."""
         rows = cast("QuerySet[Any]", self.object_list)
-        # An order would make the database sort what it only has to count.
-        return int(rows.order_by()[: COUNTED + 1].count())
+        # No order and no annotations: the database must not work out what it only has to count.
+        return int(rows.order_by().values("pk")[: COUNTED + 1].count())
 
 
 class ReadOnlyAdmin(_ModelAdmin):
@@ -134,7 +134,12 @@ def pretty(value: object) -> SafeString:
     if isinstance(value, bytes):
         text = repr(value[:PREVIEW])
     else:
-        text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+        try:
+            text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+        except RecursionError:
+            text = "nests too deeply to be shown"
+    # JSON may escape half of a surrogate pair, which no page can hold.
+    text = text.encode("utf-8", "backslashreplace").decode()
     if len(text) > PREVIEW:
         text = f"{text[:PREVIEW]}\n… cut: {len(text):,} characters"
     return format_html('<pre class="ob-payload">{}</pre>', text)

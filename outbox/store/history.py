@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.db import router
-from django.db.models import F, Value
-from django.db.models.functions import Mod
 
 from outbox.models import OutboxEvent, OutboxLane, OutboxMessage, OutboxTodo, TodoState
 from outbox.runtime.timeline import Event
@@ -70,7 +69,7 @@ def history_of(row: OutboxMessage, using: str) -> History:
     rows = OutboxEvent.objects.using(using).filter(seq=row.seq).order_by("id")
     events = [Event(row.created_at, "created"), *(_event(noted) for noted in rows)]
     if todo is None and events[-1].name != PUBLISHED:
-        events.append(Event(_page_time(row, using), PUBLISHED))
+        events.append(Event(_page_times([row], using).get(row.seq), PUBLISHED))
     waits = todo is not None and todo.state in (TodoState.NEW, TodoState.RETRY)
     return History(
         message=row.to_message(),
@@ -97,12 +96,33 @@ def _event(row: OutboxEvent) -> Event:
     return Event(row.at, row.name, ": ".join(filter(None, parts)))
 
 
-def _page_time(row: OutboxMessage, using: str) -> dt.datetime | None:
-    # By the number of lanes that there were then. Reads the broker's log, which is kept short.
+def published_times(rows: Sequence[OutboxMessage], using: str) -> dict[int, dt.datetime]:
+    """Position → ``published_at`` of `History`, for published messages of which it is known."""
+    seqs = [row.seq for row in rows]
+    noted = OutboxEvent.objects.using(using).filter(seq__in=seqs, name=PUBLISHED).order_by("id")
+    exact = dict(noted.values_list("seq", "at"))
+    return exact | _page_times([row for row in rows if row.seq not in exact], using)
+
+
+def _page_times(rows: Sequence[OutboxMessage], using: str) -> dict[int, dt.datetime]:
+    """The time of the newest page of the log that spans each. Reads the log, which is short."""
+    if not rows:
+        return {}
+    seqs = [row.seq for row in rows]
     log = OutboxLane.objects.using(using).filter(
-        broker=row.broker,
-        lane=Mod(Value(row.slot), F("lanes")),
-        first_done__lte=row.seq,
-        last_done__gte=row.seq,
+        broker__in={row.broker for row in rows},
+        first_done__lte=max(seqs),
+        last_done__gte=min(seqs),
     )
-    return log.order_by("-at").values_list("at", flat=True).first()
+    found = {}
+    for page in log.order_by("at"):
+        for row in rows:
+            if page.broker == row.broker and _left_by(row, page):
+                found[row.seq] = page.at
+    return found
+
+
+def _left_by(row: OutboxMessage, page: OutboxLane) -> bool:
+    # The span is not None: the query asked for it.
+    spanned = page.first_done <= row.seq <= page.last_done  # type: ignore[operator]
+    return spanned and page.lane == row.slot % page.lanes

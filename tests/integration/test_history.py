@@ -283,8 +283,8 @@ def crowd(seq, count=20_000):
         cursor.execute(
             "INSERT INTO outbox_lane (broker, lane, seq, epoch, owner, lease_until, published,"
             " failed, first_done, last_done, lanes, at) SELECT 'default', lane, n, n,"
-            " gen_random_uuid(), now(), 1, 0, %s + n - 1, %s + n, 8, now() FROM generate_series(0, 7) lane,"
-            " generate_series(0, %s) n",
+            " gen_random_uuid(), now(), 1, 0, %s + n - 1, %s + n, 8, now()"
+            " FROM generate_series(0, 7) lane, generate_series(0, %s) n",
             [seq, seq, lanes.LOG_KEPT - 1],
         )
 

@@ -12,7 +12,7 @@ from inbox.selection import Selection, listed
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db]
 
-ROWS = 40_000
+ROWS = 10_000
 GROUPS = 4
 FILL = """
 INSERT INTO inbox_message (group_name, message_id, fingerprint, fp_version, state, topic, "key",
@@ -43,7 +43,7 @@ def fill(cursor, count):
 def _full(request):
     with connection.cursor() as cursor:
         # The usual state: the table has been used and is empty when its statistics are taken.
-        fill(cursor, 3000)
+        fill(cursor, 1000)
         for table in reversed(TABLES):
             cursor.execute(f"DELETE FROM {table}")
             cursor.execute(f"ANALYZE {table}")
@@ -79,7 +79,7 @@ def explained(verb, *args):
 
 def one(table, column="message_id"):
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {column} FROM {table} OFFSET 20000 LIMIT 1")
+        cursor.execute(f"SELECT {column} FROM {table} OFFSET 5000 LIMIT 1")
         return cursor.fetchone()[0]
 
 
@@ -110,11 +110,11 @@ def test_an_unknown_id_reads_next_to_nothing():
 @pytest.mark.parametrize("state", ["dead", "parked", "discarded"])
 def test_what_waits_for_a_person_is_listed_without_reading_what_is_done(state):
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE inbox_message SET state = 3 WHERE id % 2000 = 0")
+        cursor.execute("UPDATE inbox_message SET state = 3 WHERE id % 500 = 0")
     selection = Selection(states=(state,))
     found, read = explained(listed, selection, ["default"], "-received", 51)
-    assert len(found) == (ROWS // 2000 if state == "dead" else 0)
-    assert read <= 10 * ROWS // 2000
+    assert len(found) == (ROWS // 500 if state == "dead" else 0)
+    assert read <= 10 * ROWS // 500
 
 
 def test_the_newest_are_listed_without_reading_the_rest():

@@ -1,12 +1,13 @@
 """A person runs a message again, while consumers are at work."""
 
 import uuid
+from datetime import timedelta
 
 import pytest
 from django.db import DatabaseError, transaction
 from django.db.models.functions import Now
 
-from inbox import Delivery, Reject, history, store
+from inbox import Delivery, Reject, Retry, history, store
 from inbox.delivery import Result
 from inbox.models import InboxEvent, InboxMessage, State
 from inbox.processing import Processor
@@ -73,7 +74,7 @@ def test_a_dead_message_runs_again_at_once():
 
 
 def test_a_parked_message_does_not_wait_for_its_time():
-    fault = Handler(ValueError("not yet"))
+    fault = Handler(Retry("not yet", after=timedelta(hours=1)))
     deliver(message := make())
     fault.error = None
     assert Processor().run_due(GROUP, 5) == []

@@ -21,7 +21,7 @@ from demo_app.timeline import Story
 
 _RECENT: Final = 20
 _REMEMBERED: Final = 5
-"""How many of a visitor's own orders his session knows."""
+"""How many of a visitor's own orders the session knows."""
 
 _quantity: Final = forms.IntegerField(min_value=1, max_value=99)
 _customer: Final = forms.CharField(max_length=20, required=False)

@@ -71,7 +71,7 @@ class Show:
         with self._stopping():
             load = self._start()
             began = time.monotonic()
-            # A visitor has the whole time and a button of his own: the show goes first, and soon.
+            # Soon: visitors have the rest of the time, and a button of their own.
             kill_at, killed = min(seconds / 3, _KILL_AT_LATEST), False
             # Ctrl-C ends the orders, not the count.
             with contextlib.suppress(KeyboardInterrupt):

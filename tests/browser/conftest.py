@@ -35,7 +35,7 @@ class Shop:
         ).stdout.strip()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shop(tmp_path_factory) -> Iterator[Shop]:
     """A fresh clone's first minute: no migration, no worker, only the web server."""
     folder = tmp_path_factory.mktemp("shop")
@@ -63,7 +63,9 @@ def answers(url: str) -> bool:
         return False
 
 
-@pytest.fixture(scope="session")
+# Not longer than these tests: Playwright leaves an event loop running, beside which Django's ORM
+# refuses to work.
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     # Chromium's sandbox refuses to work for root, which is who runs the tests in a container.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []

@@ -82,8 +82,7 @@ class ReadOnlyAdmin(_ModelAdmin):
 
     def may(self, request: HttpRequest, permission: str) -> bool:
         """Whether the user has one of the app's own permissions, such as ``view_payload``."""
-        # request.user is there: the admin refuses to work without its middleware.
-        return request.user.has_perm(f"{self.opts.app_label}.{permission}")  # type: ignore[union-attr]
+        return request.user.has_perm(f"{self.opts.app_label}.{permission}")
 
 
 def badge(state: str) -> SafeString:

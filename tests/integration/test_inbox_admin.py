@@ -5,9 +5,8 @@ import re
 import uuid
 
 import pytest
-from django.core.management import call_command
 from django.db import DatabaseError, connection
-from django.test import Client, override_settings
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
@@ -18,44 +17,10 @@ from tests.unit.test_inbox_processing import make
 
 pytestmark = pytest.mark.django_db
 
-CONTRIB = [f"django.contrib.{name}" for name in ("admin", "auth", "contenttypes", "sessions")]
-SITE = {
-    "INSTALLED_APPS": [*CONTRIB, "django.contrib.messages", "django.contrib.staticfiles", "inbox"],
-    "ROOT_URLCONF": "tests.admin_urls",
-    "STATIC_URL": "/static/",
-    "MIDDLEWARE": [
-        "django.contrib.sessions.middleware.SessionMiddleware",
-        "django.middleware.csrf.CsrfViewMiddleware",
-        "django.contrib.auth.middleware.AuthenticationMiddleware",
-        "django.contrib.messages.middleware.MessageMiddleware",
-    ],
-    "TEMPLATES": [
-        {
-            "BACKEND": "django.template.backends.django.DjangoTemplates",
-            "APP_DIRS": True,
-            "OPTIONS": {
-                "context_processors": [
-                    "django.template.context_processors.request",
-                    "django.contrib.auth.context_processors.auth",
-                    "django.contrib.messages.context_processors.messages",
-                ]
-            },
-        }
-    ],
-    "PASSWORD_HASHERS": ["django.contrib.auth.hashers.MD5PasswordHasher"],
-}
-
-
-@pytest.fixture(scope="session")
-def _admin_tables(django_db_setup, django_db_blocker):
-    # The project of the tests need not have an admin; the tables stay, nothing else uses them.
-    with django_db_blocker.unblock(), override_settings(**SITE):
-        call_command("migrate", verbosity=0)
-
 
 @pytest.fixture(autouse=True)
-def _site(_admin_tables):
-    with override_settings(**SITE), handlers():
+def _site():
+    with handlers():
         for group in ("billing", "mailer"):
             handler("orders.placed", group=group)(work)
         yield
@@ -85,7 +50,7 @@ def client(*permissions, superuser=False):
         f"u{User.objects.count()}", is_staff=True, is_superuser=superuser
     )
     names = ("view_inboxmessage", "view_inboxquarantine", *permissions)
-    found = Permission.objects.filter(codename__in=names)
+    found = Permission.objects.filter(codename__in=names, content_type__app_label="inbox")
     assert len(found) == len(names)
     user.user_permissions.set(found)
     browser = Client()

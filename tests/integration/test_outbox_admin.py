@@ -7,9 +7,8 @@ import uuid
 from datetime import timedelta
 
 import pytest
-from django.core.management import call_command
 from django.db import connection, transaction
-from django.test import Client, override_settings
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
@@ -17,7 +16,6 @@ from outbox import Draft, history, publish_many
 from outbox.models import OutboxEvent, OutboxMessage, OutboxTodo, TodoState
 from outbox.runtime import pages
 from outbox.store import Done, Failed, Parked, selection, stores
-from tests.admin_settings import SITE
 from tests.outbox_support import ROOT, environment
 
 pytestmark = pytest.mark.django_db
@@ -26,23 +24,14 @@ LATER = timedelta(hours=1)
 EVIL = "</script><img src=x onerror=alert(1)>"
 
 
-@pytest.fixture(scope="session")
-def _admin_tables(django_db_setup, django_db_blocker):
-    # The project of the tests need not have an admin; the tables stay, nothing else uses them.
-    with django_db_blocker.unblock(), override_settings(**SITE):
-        call_command("migrate", verbosity=0)
-
-
 @pytest.fixture(autouse=True)
-def _site(_admin_tables, settings):
+def _site(settings):
     memory = {"BACKEND": "outbox.brokers.memory.MemoryPublisher"}
     settings.OUTBOX = settings.OUTBOX | {
         "MAX_ATTEMPTS": 20,
         "BROKERS": {"default": memory, "stream": memory},
         "ROUTES": [("s.*", "stream"), ("*", "default")],
     }
-    with override_settings(**SITE):
-        yield
 
 
 def client(*permissions, superuser=False):

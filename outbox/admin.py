@@ -71,7 +71,7 @@ class MessageAdmin(pages.ReadOnlyAdmin):
     """Read-only, but for the retry of what failed."""
 
     list_display = ("state", "topic", "key", "attempts", "age", "due", "broker", "short_id")
-    list_display_links = ("short_id",)
+    list_display_links = ("state", "short_id")
     list_filter = (StateFilter, BrokerFilter)
     # Only the primary key has the order of a list; any other column would be sorted as a whole.
     ordering = ("-seq",)
@@ -124,12 +124,12 @@ class MessageAdmin(pages.ReadOnlyAdmin):
     def due(self, row: Any) -> SafeString | str:
         """The next attempt, where one is to come."""
         waits = row.todo_state in (TodoState.NEW, TodoState.RETRY)
-        return pages.moment(row.todo_due_at if waits else None)
+        return pages.age(row.todo_due_at if waits else None)
 
     @admin.display(description=_("id"))
     def short_id(self, row: OutboxMessage) -> str:
         """Its random end; ids of one moment begin alike."""
-        return f"…{str(row.id)[-12:]}"
+        return str(row.id)[-12:]
 
     @admin.display(description=_("error class"))
     def error_class(self, row: Any) -> str:

@@ -73,8 +73,6 @@ class _Rows(ChangeList):
 class InboxAdmin(ReadOnlyAdmin):
     """A list of one database, newest first, searched with the words of the commands."""
 
-    # Django's counts beside each filter would read the table once a filter.
-    show_facets = admin.ShowFacets.NEVER
     ordering = ("-id",)
     # What has no index must not be sorted by.
     sortable_by: ClassVar[Any] = ()

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from django.contrib import admin
 from django.core.paginator import Paginator
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.timesince import timesince
 
 from outbox.runtime.timeline import Event
 
@@ -65,8 +65,9 @@ class ReadOnlyAdmin(_ModelAdmin):
     paginator = CappedPaginator
     show_full_result_count = False
     list_per_page = 50
-    # "Show all" would.
+    # "Show all" would, and so would counts beside the filters.
     list_max_show_all = 0
+    show_facets = admin.ShowFacets.NEVER
 
     def has_add_permission(self, *_args: Any, **_kwargs: Any) -> bool:
         """Never: rows come from `publish()` and from brokers."""
@@ -99,23 +100,38 @@ def moment(at: dt.datetime | None) -> SafeString | str:
     """A time in UTC; ``-`` for none."""
     if at is None:
         return "-"
-    utc = at.astimezone(dt.UTC)
+    utc = _utc(at)
     return format_html(
         '<time datetime="{}">{} UTC</time>', utc.isoformat(), f"{utc:%Y-%m-%d %H:%M:%S}"
     )
 
 
 def age(at: dt.datetime | None) -> SafeString | str:
-    """How long ago, in its largest unit; ``-`` for none."""
+    """How long ago, or how long from now, in its largest unit; ``-`` for none."""
     if at is None:
         return "-"
-    utc = at.astimezone(dt.UTC)
+    utc = _utc(at)
+    seconds = (dt.datetime.now(dt.UTC) - utc).total_seconds()
     return format_html(
-        '<time datetime="{}" title="{} UTC">{}</time>',
+        '<time datetime="{}" title="{} UTC">{}{}</time>',
         utc.isoformat(),
         f"{utc:%Y-%m-%d %H:%M:%S}",
-        timesince(at, depth=1),
+        "in " if seconds < 0 else "",
+        _span(abs(seconds)),
     )
+
+
+def _utc(at: dt.datetime) -> dt.datetime:
+    # Without USE_TZ Django hands out local times without a zone.
+    aware = at if timezone.is_aware(at) else timezone.make_aware(at)
+    return aware.astimezone(dt.UTC)
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f}\N{NO-BREAK SPACE}{unit}"
+    return f"{seconds:.0f}\N{NO-BREAK SPACE}s"
 
 
 def timeline(events: Iterable[Event]) -> SafeString:

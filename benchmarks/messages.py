@@ -9,7 +9,7 @@ from django.db import connection, transaction
 
 from benchmarks.harness import check
 from benchmarks.models import Order
-from inbox.models import InboxMessage
+from inbox.models import InboxEvent, InboxMessage
 from outbox import Draft, publish_many, wire
 from outbox.ids import uuid7
 from outbox.models import OutboxMessage, OutboxTodo
@@ -50,7 +50,7 @@ def messages(topic: str, count: int) -> list[wire.Message]:
     ]
 
 
-_EMPTIED: Final = (OutboxMessage, OutboxTodo, InboxMessage, Order)
+_EMPTIED: Final = (OutboxMessage, OutboxTodo, InboxMessage, InboxEvent, Order)
 
 
 def clear() -> None:

@@ -14,6 +14,8 @@ class Order(models.Model):
     placed_at = models.DateTimeField()
     total = models.DecimalField(max_digits=14, decimal_places=4)
     cancels = models.BooleanField(default=False)
+    message_id = models.UUIDField(null=True, unique=True)
+    """Of the message that told the others; None for orders of before it was noted."""
 
     def __str__(self) -> str:
         return self.invoice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -37,28 +38,23 @@ class Draft:
     lines: Sequence[Line]
     cancels: bool = False
 
+    @classmethod
+    def now(cls, customer: str, lines: Sequence[Line], *, cancels: bool = False) -> Draft:
+        """An order of this moment, under a new number."""
+        number = uuid.uuid4().hex[:12].upper()
+        return cls(number, customer, "United Kingdom", dt.datetime.now(dt.UTC), lines, cancels)
+
 
 @transaction.atomic
 def place_order(draft: Draft) -> Order:
     """Store the order and publish its event: both happen or neither does."""
-    total = sum((line.quantity * line.unit_price for line in draft.lines), Decimal(0))
-    order = Order.objects.create(
+    order = Order(
         invoice=draft.invoice,
         customer=draft.customer,
         country=draft.country,
         placed_at=draft.placed_at,
-        total=total,
+        total=sum((line.quantity * line.unit_price for line in draft.lines), Decimal(0)),
         cancels=draft.cancels,
-    )
-    OrderLine.objects.bulk_create(
-        OrderLine(
-            order=order,
-            stock_code=line.stock_code,
-            description=line.description,
-            quantity=line.quantity,
-            unit_price=line.unit_price,
-        )
-        for line in draft.lines
     )
     payload = {
         "invoice": order.invoice,
@@ -69,5 +65,17 @@ def place_order(draft: Draft) -> Order:
         "total": order.total,
     }
     # One customer's orders keep their order; those of unknown customers need not wait for any.
-    publish(CANCELLED if order.cancels else PLACED, payload, key=order.customer)
+    message = publish(CANCELLED if order.cancels else PLACED, payload, key=order.customer)
+    order.message_id = message.id
+    order.save(force_insert=True)
+    OrderLine.objects.bulk_create(
+        OrderLine(
+            order=order,
+            stock_code=line.stock_code,
+            description=line.description,
+            quantity=line.quantity,
+            unit_price=line.unit_price,
+        )
+        for line in draft.lines
+    )
     return order

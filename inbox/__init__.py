@@ -10,18 +10,31 @@ if TYPE_CHECKING:
     from inbox.exceptions import Reject, Retry
     from inbox.processing import process
     from inbox.registry import handler
+    from inbox.timeline import GroupHistory, history
     from outbox.wire import Message
 
-__all__ = ["Delivery", "Disposition", "Message", "Reject", "Retry", "handler", "process"]
+__all__ = [
+    "Delivery",
+    "Disposition",
+    "GroupHistory",
+    "Message",
+    "Reject",
+    "Retry",
+    "handler",
+    "history",
+    "process",
+]
 
 # Lazy, because Django imports this package before it can have models.
 _HOMES = {
     "Delivery": "inbox.delivery",
     "Disposition": "inbox.delivery",
+    "GroupHistory": "inbox.timeline",
     "Message": "outbox.wire",
     "Reject": "inbox.exceptions",
     "Retry": "inbox.exceptions",
     "handler": "inbox.registry",
+    "history": "inbox.timeline",
     "process": "inbox.processing",
 }
 

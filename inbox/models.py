@@ -36,7 +36,11 @@ class InboxMessage(models.Model):
     state = models.PositiveSmallIntegerField(choices=State.choices)
     attempts = models.PositiveIntegerField(db_default=0)
     """Runs that were counted; also the token of the run that may record its outcome."""
+    forgiven = models.PositiveIntegerField(db_default=0)
+    """Attempts before a person's last retry: they do not count towards MAX_ATTEMPTS."""
     duplicates = models.PositiveIntegerField(db_default=0)
+    duplicate_at = models.DateTimeField(null=True, blank=True)
+    """When the last one came. A column and no rows: a storm of them must not fill a table."""
     received_at = models.DateTimeField(db_default=Now())
     processed_at = models.DateTimeField(null=True, blank=True)
     next_attempt_at = models.DateTimeField(null=True, blank=True)
@@ -55,6 +59,10 @@ class InboxMessage(models.Model):
         db_table = "inbox_message"
         verbose_name = _("message")
         verbose_name_plural = _("messages")
+        permissions: ClassVar = [
+            ("view_payload", _("Can view payloads and headers")),
+            ("retry_message", _("Can run a message again")),
+        ]
         constraints: ClassVar = [
             models.UniqueConstraint(name="inbox_message_once", fields=["group_name", "message_id"]),
             models.CheckConstraint(
@@ -102,6 +110,45 @@ class InboxMessage(models.Model):
         )
 
 
+class Happening(models.TextChoices):
+    """What a row of the timeline records."""
+
+    FAILED = "failed", _("failed")
+    PARKED = "parked", _("parked")
+    DEAD = "dead", _("dead")
+    RETRIED = "retried", _("retried")
+
+
+class InboxEvent(models.Model):
+    """One exceptional step of a message, written in the transaction that took it.
+
+    A message that is processed at once has none; when it was received, processed and last repeated
+    is in its own row.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    message = models.ForeignKey(
+        InboxMessage, on_delete=models.CASCADE, related_name="events", db_index=False
+    )
+    at = models.DateTimeField(db_default=Now())
+    name = models.CharField(max_length=20, choices=Happening.choices)
+    attempt = models.PositiveIntegerField()
+    detail = models.TextField(blank=True)
+    actor = models.CharField(max_length=150, db_default="", blank=True)
+    """The person; empty when it was the consumer."""
+    reason = models.TextField(db_default="", blank=True)
+
+    class Meta:
+        db_table = "inbox_event"
+        verbose_name = _("event")
+        verbose_name_plural = _("events")
+        # By time first: an order by id alone would be served by reading the primary key's index.
+        indexes: ClassVar = [models.Index(name="inbox_event_of", fields=["message", "at", "id"])]
+
+    def __str__(self) -> str:
+        return f"{self.message_id} {self.name}"
+
+
 class Reason(models.TextChoices):
     """Why a delivery is in quarantine."""
 
@@ -133,6 +180,11 @@ class InboxQuarantine(models.Model):
         verbose_name_plural = _("quarantined deliveries")
         indexes: ClassVar = [
             models.Index(name="inbox_quarantine_arrived", fields=["group_name", "arrived_at"]),
+            models.Index(
+                name="inbox_quarantine_message",
+                fields=["message_id", "arrived_at", "id"],
+                condition=models.Q(message_id__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:

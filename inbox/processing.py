@@ -193,7 +193,7 @@ class Processor:
         return _report(claim, failure, error)
 
     def _judge(self, claim: Claim, error: Exception) -> Failure:
-        attempts = max(claim.token, 1)
+        attempts = max(claim.attempts, 1)
         delay = self._settings.backoff.delay(attempts)
         if isinstance(error, Retry) and error.after is not None:
             delay = error.after

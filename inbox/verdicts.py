@@ -35,12 +35,18 @@ class Claim:
     """The right to run a message whose attempt is counted already.
 
     ``token`` is the number of that attempt; ``state`` is where the row stays until the run ends.
-    With token 0 no row exists yet.
+    With token 0 no row exists yet. ``forgiven`` are the attempts before a person's last retry.
     """
 
     arrival: Arrival
     token: int = 0
     state: State = State.RECEIVED
+    forgiven: int = 0
+
+    @property
+    def attempts(self) -> int:
+        """The attempts that count towards MAX_ATTEMPTS, this one included."""
+        return self.token - self.forgiven
 
 
 @dataclass(frozen=True, slots=True)

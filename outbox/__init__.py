@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from outbox.exceptions import MessageTooLarge, NotInTransaction, OutboxError, UnknownTopic
     from outbox.publishing import Draft, apublish, publish, publish_many
+    from outbox.store.history import History, history
     from outbox.wire import EncodeError, Message
 
 __all__ = [
     "Draft",
     "EncodeError",
+    "History",
     "Message",
     "MessageTooLarge",
     "NotInTransaction",
     "OutboxError",
     "UnknownTopic",
     "apublish",
+    "history",
     "publish",
     "publish_many",
 ]
@@ -27,6 +30,7 @@ __all__ = [
 _HOMES = {
     "outbox.exceptions": ("MessageTooLarge", "NotInTransaction", "OutboxError", "UnknownTopic"),
     "outbox.publishing": ("Draft", "apublish", "publish", "publish_many"),
+    "outbox.store.history": ("History", "history"),
     "outbox.wire": ("EncodeError", "Message"),
 }
 _EXPORTS = {name: module for module, names in _HOMES.items() for name in names}

@@ -30,6 +30,10 @@ class OutboxMessage(models.Model):
         db_table = "outbox_message"
         verbose_name = _("message")
         verbose_name_plural = _("messages")
+        permissions: ClassVar = [
+            ("view_payload", _("Can see payloads and headers")),
+            ("retry_message", _("Can retry messages")),
+        ]
 
     def __str__(self) -> str:
         return f"{self.topic} {self.id}"
@@ -71,6 +75,11 @@ class OutboxTodo(models.Model):
     state = models.PositiveSmallIntegerField(choices=TodoState.choices, db_default=TodoState.NEW)
     due_at = models.DateTimeField(db_default=Now())
     attempts = models.PositiveIntegerField(db_default=0)
+    # Attempts that no longer count, since a person has granted another round of MAX_ATTEMPTS.
+    forgiven = models.PositiveIntegerField(db_default=0)
+    # How often it was written again. Who read it before, as a relay that is sending it, can tell
+    # that a person has decided otherwise since; more than 0 means that `OutboxEvent` knows it.
+    revision = models.PositiveIntegerField(db_default=0)
     error_class = models.CharField(max_length=100, db_default="", blank=True)
     error = models.TextField(db_default="", blank=True)
 
@@ -122,6 +131,11 @@ class OutboxLane(models.Model):
     lease_until = models.DateTimeField()
     published = models.PositiveIntegerField(default=0)
     failed = models.PositiveIntegerField(default=0)
+    # Of how many it was one: that says which messages left by it.
+    lanes = models.PositiveSmallIntegerField(default=1)
+    # Lowest and highest position that left at the first attempt, to tell later when that was.
+    first_done = models.BigIntegerField(null=True)
+    last_done = models.BigIntegerField(null=True)
     at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -131,3 +145,28 @@ class OutboxLane(models.Model):
 
     def __str__(self) -> str:
         return f"{self.broker}/{self.lane} #{self.seq}"
+
+
+class OutboxEvent(models.Model):
+    """The timeline of exceptional changes, append-only: what goes well writes nothing here.
+
+    ``seq`` is the message's position; no foreign key, as with `OutboxTodo`.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    seq = models.BigIntegerField()
+    at = models.DateTimeField(db_default=Now())
+    name = models.CharField(max_length=20)
+    attempt = models.PositiveIntegerField(db_default=0)
+    detail = models.TextField(db_default="", blank=True)
+    actor = models.CharField(max_length=255, db_default="", blank=True)
+    reason = models.TextField(db_default="", blank=True)
+
+    class Meta:
+        db_table = "outbox_event"
+        verbose_name = _("event")
+        verbose_name_plural = _("events")
+        indexes: ClassVar = [models.Index(name="outbox_event_of", fields=["seq", "id"])]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.seq}"

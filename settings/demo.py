@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from pathlib import Path
 
 from settings.base import *
 from settings.base import BASE_DIR, sqlite
 
-DEMO_DIR = BASE_DIR / ".demo"
+DEMO_DIR = Path(os.environ.get("DEMO_DIR", BASE_DIR / ".demo"))
 DATABASES = {"default": sqlite(DEMO_DIR / "demo.sqlite3")}
 
 _url = os.environ.get("DEMO_BROKER_URL", "kafka://127.0.0.1:9092")
@@ -20,6 +21,9 @@ _driver = (
     if _url.startswith("amqp")
     else ("kafka.KafkaPublisher", "kafka.KafkaConsumer")
 )
+
+# What the shop's page says; a mock cluster is never called Kafka.
+DEMO_BROKER = os.environ.get("DEMO_BROKER_NAME", _url.partition("://")[0])
 
 OUTBOX = {
     "SOURCE": "/shop",

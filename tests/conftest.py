@@ -67,7 +67,7 @@ def _rows() -> dict[str, Row]:
     """What the environment says; `make test` has put there what it started."""
     return {
         name: Row(name, fleet.given_standing(name) if os.environ.get(kind.variable) else "absent")
-        for name, (kind, *_) in fleet.SERVICES.items()
+        for name, kind in fleet.ALL.items()
     }
 
 

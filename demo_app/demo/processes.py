@@ -44,6 +44,17 @@ class Process:
         """Whether it has been started and has not ended."""
         return self._popen is not None and self._popen.poll() is None
 
+    @property
+    def pid(self) -> int | None:
+        """Its number."""
+        return self._popen.pid if self._popen is not None else None
+
+    @property
+    def ended_by(self) -> int | None:
+        """The signal that ended it, if one did."""
+        code = self._popen.poll() if self._popen is not None else None
+        return -code if code is not None and code < 0 else None
+
     def kill(self) -> None:
         """SIGKILL, for it and all its children: no cleanup, no goodbye."""
         if self._popen is not None and self.running:
@@ -67,8 +78,8 @@ class Process:
 
     def _reap(self) -> None:
         if self._popen is not None:
-            with self._popen:  # closes the pipes and waits
-                self._popen = None
+            with self._popen:
+                pass  # closes the pipes and waits
 
 
 def stop_all(processes: Sequence[Process]) -> None:

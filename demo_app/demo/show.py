@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
+from demo_app.demo import relay
+from demo_app.demo.database import USER
 from demo_app.demo.figures import Figures, Invariant, invariants, take
 from demo_app.demo.processes import Process, manage, stop_all
 from demo_app.models import EFFECTS
@@ -18,8 +22,11 @@ from demo_app.orders import CANCELLED, PLACED
 from tests.services.kafka import create_topics
 
 _KAFKA: Final = "kafka://"
+_MOCK: Final = "mock cluster (librdkafka's, not Kafka)"
 _START_TIMEOUT: Final = 60.0
 _SETTLE_TIMEOUT: Final = 60.0
+_HOST: Final = "127.0.0.1"
+_KILL_AT_LATEST: Final = 10.0
 _DOWNTIME: Final = 1.0
 """Seconds that the killed relay stays away."""
 
@@ -41,9 +48,15 @@ class View(Protocol):
 class Show:
     """The processes of the shop, and the script that they follow."""
 
-    def __init__(self, folder: Path, broker: str | None, rate: float, view: View) -> None:
-        """``broker``: an amqp:// or kafka:// URL; None for an embedded mock cluster."""
+    def __init__(
+        self, folder: Path, broker: str | None, rate: float, port: int | None, view: View
+    ) -> None:
+        """``broker``: an amqp:// or kafka:// URL; None for an embedded mock cluster.
+
+        ``port``: of the web page, 0 for any that is free; None for no page.
+        """
         self._view = view
+        self._port = port
         self._logs = folder / "logs"
         self._broker = broker
         self._rate = rate
@@ -56,20 +69,23 @@ class Show:
         Raises `DemoError` with the end of a log when a process does not start or dies.
         """
         with self._stopping():
-            relay, load = self._start()
+            load = self._start()
             began = time.monotonic()
-            kill_at, killed = seconds / 3, False
-            while (elapsed := time.monotonic() - began) < seconds:
-                if not killed and elapsed >= kill_at:
-                    self._kill_and_restart(relay)
-                    killed = True
-                self._watch(elapsed)
+            # Soon: visitors have the rest of the time, and a button of their own.
+            kill_at, killed = min(seconds / 3, _KILL_AT_LATEST), False
+            # Ctrl-C ends the orders, not the count.
+            with contextlib.suppress(KeyboardInterrupt):
+                while (elapsed := time.monotonic() - began) < seconds:
+                    if not killed and elapsed >= kill_at:
+                        self._relay.kill()
+                        killed = True
+                    self._watch(elapsed)
             load.stop()
             self._view.say("no more orders; waiting for what is under way")
             self._settle(began)
         return invariants()
 
-    def _start(self) -> tuple[Process, Process]:
+    def _start(self) -> Process:
         if self._broker is None:
             self._broker = self._start_mock_cluster()
         self._env["DEMO_BROKER_URL"] = self._broker
@@ -79,10 +95,36 @@ class Show:
             create_topics(self._broker.removeprefix(_KAFKA), [PLACED, CANCELLED, *dead])
         for group in EFFECTS:
             self._start_process(f"inbox-{group}", manage("inbox_consume", "--group", group))
+        web = None if self._port is None else self._start_web(self._port)
         self._wait_for_consumers()
-        relay = self._start_process("relay", _celery())
-        load = self._start_process("load", manage("place_orders", "--rate", str(self._rate)))
-        return relay, load
+        self._relay = self._start_process("relay", _celery())
+        self._relay_started()
+        if web is not None:
+            self._wait_for_web(web)
+        return self._start_process("load", manage("place_orders", "--rate", str(self._rate)))
+
+    def _start_web(self, port: int) -> Process:
+        with socket.socket() as candidate:
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                candidate.bind((_HOST, port))
+            except OSError as error:
+                raise DemoError(
+                    f"Port {port} cannot be had ({error.strerror}): "
+                    "choose another one, --port 0 for any, or --headless for no page."
+                ) from error
+            self._port = candidate.getsockname()[1]
+        # --insecure: it serves the style sheet although DEBUG is off.
+        options = ["--noreload", "--insecure", f"{_HOST}:{self._port}"]
+        return self._start_process("web", manage("runserver", *options))
+
+    def _wait_for_web(self, web: Process) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT
+        while not _answers(self._port or 0):
+            if not web.running or time.monotonic() > deadline:
+                raise DemoError(_end_of(web))
+            time.sleep(0.1)
+        self._view.say(f"shop: http://{_HOST}:{self._port}/  (admin: {USER} / {USER})")
 
     def _start_mock_cluster(self) -> str:
         command = [sys.executable, "-m", "tests.services.kafka_mock_host"]
@@ -92,7 +134,8 @@ class Show:
         address = stdout.readline().strip() if stdout is not None else ""
         if not address:
             raise DemoError(_end_of(process))
-        self._view.say(f"mock cluster (librdkafka's, not Kafka) at {address}")
+        self._env["DEMO_BROKER_NAME"] = _MOCK
+        self._view.say(f"{_MOCK} at {address}")
         return f"{_KAFKA}{address}"
 
     def _start_process(self, name: str, command: list[str]) -> Process:
@@ -112,14 +155,23 @@ class Show:
             time.sleep(0.1)
         self._view.say(f"consumers ready: {', '.join(EFFECTS)}")
 
-    def _kill_and_restart(self, relay: Process) -> None:
-        relay.kill()
+    def _relay_started(self) -> None:
+        if self._relay.pid is not None:
+            relay.note(self._relay.pid)
+
+    def _revive_relay(self) -> None:
+        """Start it again if it was killed: by our own script, or by a visitor's button."""
+        if self._relay.ended_by != signal.SIGKILL:
+            return
+        self._relay.kill()  # what a visitor has killed is not reaped yet
         self._view.say("relay killed by SIGKILL")
         time.sleep(_DOWNTIME)
-        relay.start()
+        self._relay.start()
+        self._relay_started()
         self._view.say("relay started again")
 
     def _watch(self, elapsed: float) -> None:
+        self._revive_relay()
         self._check_alive()
         self._view.figures(elapsed, take())
         time.sleep(1)
@@ -144,10 +196,20 @@ class Show:
 
 
 def prepare(folder: Path) -> None:
-    """Start from nothing: an earlier run's database and logs go."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Start from nothing: an earlier run's database and logs go, and nothing else does."""
     for name in ("logs", "celery", "celery-control"):
+        shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(parents=True)
+    for file in (*folder.glob("demo.sqlite3*"), folder / "relay.json"):
+        file.unlink(missing_ok=True)
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection((_HOST, port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def _celery() -> list[str]:

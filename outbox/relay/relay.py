@@ -261,16 +261,13 @@ class Relay:
 
     def _judge(self, entry: Entry, error_class: str, error: str) -> Failed:
         attempts = entry.attempts + 1
-        if attempts < self._settings.max_attempts:
-            return Failed(error_class, error, self._settings.backoff.delay(attempts))
-        logger.error(
-            "Message %s (%s) is dead after %d attempts: %s",
-            entry.message.id,
-            entry.message.topic,
-            attempts,
-            error,
-        )
-        return Failed(error_class, error, None)
+        counted = attempts - entry.forgiven
+        if counted < self._settings.max_attempts:
+            delay = self._settings.backoff.delay(counted)
+            return Failed(error_class, error, delay, entry.revision)
+        what = (entry.message.id, entry.message.topic, attempts, error)
+        logger.error("Message %s (%s) is dead after %d attempts: %s", *what)
+        return Failed(error_class, error, None, entry.revision)
 
     def _connect(self) -> None:
         self._keep_alive()

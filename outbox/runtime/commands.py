@@ -23,8 +23,6 @@ PARTIAL: Final = 4
 DRIFT: Final = 5
 BROKER_UNREACHABLE: Final = 6
 
-_FINDINGS: Final = frozenset({PARTIAL, DRIFT})
-"""Codes that go with a document, which says it all."""
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _FIGURE: Final = re.compile(r"-|\d[\d.]*[smhd]?")
@@ -38,6 +36,13 @@ def duration(text: str) -> timedelta:
     if found is None or int(found[1]) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30s, 5m, 2h or 7d")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def positive(text: str) -> int:
+    """The type of an option that counts, such as ``--limit``."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
 
 
 def moment(text: str) -> dt.datetime | timedelta:
@@ -64,10 +69,7 @@ def as_json(value: object) -> str:
 
 
 class OperatorCommand(BaseCommand):
-    """A command with ``--database`` and ``--json``, whose errors are JSON too when asked for.
-
-    Subclasses set ``model``, one that lives where the command reads.
-    """
+    """A command with ``--database`` and ``--json``, whose errors are JSON too when asked for."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         """The options that every command has."""
@@ -76,10 +78,12 @@ class OperatorCommand(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         """Run, and with ``--json`` say errors on stdout as well."""
+        self._answered = False
         try:
             return super().execute(*args, **options)
         except CommandError as error:
-            if options.get("json") and error.returncode not in _FINDINGS:
+            # A document that was written already tells what failed.
+            if options.get("json") and not self._answered:
                 fault = {"code": error.returncode, "message": str(error)}
                 self.stdout.write(json.dumps({"v": 1, "command": self.name, "error": fault}))
             raise
@@ -94,6 +98,7 @@ class OperatorCommand(BaseCommand):
         head = {"v": 1, "command": self.name, "database": database, "at": dt.datetime.now(dt.UTC)}
         document = {**head, **content}
         self.stdout.write(json.dumps(document, default=as_json, allow_nan=False))
+        self._answered = True
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Write rows under their columns; figures to the right, an absent value as ``-``."""

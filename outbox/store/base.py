@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import uuid
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
 from django.db import connections, transaction
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
 from outbox.conf import SLOTS
 from outbox.models import OutboxMessage, OutboxTodo, TodoState
-from outbox.store.lanes import Lanes
+from outbox.store.events import Noted, note, storable
+from outbox.store.lanes import Lanes, Work
 from outbox.store.types import Done, Entry, Failed, Lease, Outcomes, Parked
 from outbox.wire import Message
 
 _ERROR_LENGTH: Final = 2000
+_BEHIND: Final = "behind an earlier message of its key"
 
 # One look-up a slot, whatever the backlog: a DISTINCT would walk all of it, and so would the hash
 # join that PostgreSQL makes of an EXISTS. The LIMIT keeps it from making one.
@@ -37,11 +40,6 @@ SELECT s.slot FROM s WHERE (
 UNION
 SELECT t.slot FROM outbox_todo t WHERE t.broker = %s AND t.state = 1 AND t.due_at <= {now}
 """
-
-
-def _storable(text: str) -> str:
-    """A broker may answer anything; what no database stores is escaped."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
 
 
 def slot_of(message: Message) -> int:
@@ -123,8 +121,12 @@ class Store:
         todo = self._todo().filter(
             broker=held.broker, state=TodoState.RETRY, due_at__lte=Now(), slot__in=held.slots
         )
-        rows = todo.order_by("due_at", "seq").values_list("seq", "key", "attempts")
-        return self._entries(list(rows[:limit]), set())
+        rows = list(todo.order_by("due_at", "seq")[:limit])
+        entries = self._entries([(row.seq, row.key, row.attempts) for row in rows], set())
+        return [
+            replace(entry, forgiven=row.forgiven, revision=row.revision)
+            for entry, row in zip(entries, rows, strict=True)
+        ]
 
     def settle(self, held: Lease, outcomes: Outcomes, lease: timedelta) -> Lease:
         """Record what became of a page, in one short transaction fenced by the lease.
@@ -135,15 +137,22 @@ class Store:
         done = [seq for seq, outcome in outcomes.items() if isinstance(outcome, Done)]
         failed = {seq: o for seq, o in outcomes.items() if isinstance(o, Failed)}
         parked = [seq for seq, outcome in outcomes.items() if isinstance(outcome, Parked)]
+        known = self._known(outcomes)
+        plain = [seq for seq in done if seq not in known]
+        span = (min(plain), max(plain)) if plain else (None, None)
         with transaction.atomic(using=self.alias):
-            moved = self._lanes().move(held, lease, published=len(done), failed=len(failed))
+            moved = self._lanes().move(held, lease, Work(len(done), len(failed), *span))
+            if known:
+                # A person may be at them too. Both take them in this order, so neither gets stuck.
+                rows = self._todo().filter(seq__in=known).order_by("seq").select_for_update()
+                list(rows.values_list("seq"))
             # Parked before removed: who is parked behind a message that is done goes on at once.
             if parked:
-                self._todo().filter(seq__in=parked).update(state=TodoState.PARKED)
+                self._park(parked)
             if failed:
                 self._fail(failed)
             if done:
-                self._remove(held, done)
+                self._remove(held, done, known)
         return moved
 
     def _new(self, held: Lease, limit: int) -> list[tuple[int, str, int]]:
@@ -162,30 +171,55 @@ class Store:
             for seq, key, attempts in todo
         ]
 
-    def _remove(self, held: Lease, done: Sequence[int]) -> None:
-        # Whoever waited behind a message that had failed goes on; their positions keep the order.
-        waited = self._todo().filter(seq__in=done, state=TodoState.RETRY).exclude(key="")
-        keys = list(waited.values_list("key", flat=True))
-        if keys:
-            chain = self._todo().filter(broker=held.broker, key__in=keys, state=TodoState.PARKED)
-            chain.update(state=TodoState.NEW)
+    def _known(self, seqs: Collection[int]) -> set[int]:
+        """Those that have a history; such as went wrong before, or waited behind one that did."""
+        rows = self._todo().filter(seq__in=list(seqs), revision__gt=0)
+        return set(rows.values_list("seq", flat=True))
+
+    def _park(self, parked: Sequence[int]) -> None:
+        rows = self._todo().filter(seq__in=parked)
+        rows.update(state=TodoState.PARKED, revision=F("revision") + 1)
+        note(self.alias, [Noted(seq=seq, name="parked", detail=_BEHIND) for seq in parked])
+
+    def _remove(self, held: Lease, done: Sequence[int], known: set[int]) -> None:
+        if late := known.intersection(done):
+            rows = list(self._todo().filter(seq__in=late))
+            # Whoever waited behind a message that had failed goes on; their positions keep the
+            # order.
+            keys = {row.key for row in rows if row.key and row.state == TodoState.RETRY}
+            if keys:
+                chain = self._todo().filter(broker=held.broker, key__in=keys)
+                chain.filter(state=TodoState.PARKED).update(state=TodoState.NEW)
+            published = [
+                Noted(seq=row.seq, name="published", attempt=row.attempts + 1) for row in rows
+            ]
+            note(self.alias, published)
         self._todo().filter(seq__in=done).delete()
 
     def _fail(self, failed: Mapping[int, Failed]) -> None:
         rows = list(self._todo().filter(seq__in=failed))
         for row in rows:
             outcome = failed[row.seq]
+            if outcome.revision is None or outcome.revision == row.revision:
+                row.state = TodoState.DEAD if outcome.delay is None else TodoState.RETRY
+                # The database's clock plus a duration: no host's clock decides when it is due.
+                row.due_at = Now() + (outcome.delay or timedelta(0))
             row.attempts += 1
+            row.revision += 1
             row.error_class = outcome.error_class[:100]
-            row.error = _storable(outcome.error)[:_ERROR_LENGTH]
-            row.state = TodoState.DEAD if outcome.delay is None else TodoState.RETRY
-            # The database's clock plus a duration: no host's clock decides when a message is due.
-            row.due_at = Now() + (outcome.delay or timedelta(0))
-        fields = ["attempts", "error_class", "error", "state", "due_at"]
+            row.error = storable(outcome.error)[:_ERROR_LENGTH]
+        fields = ["attempts", "revision", "error_class", "error", "state", "due_at"]
         self._todo().bulk_update(rows, fields)
+        note(self.alias, [_failure(row) for row in rows])
 
     def _todo(self) -> QuerySet[OutboxTodo]:
         return OutboxTodo.objects.using(self.alias)
 
     def _lanes(self) -> Lanes:
         return Lanes(connections[self.alias], self.now, self.later)
+
+
+def _failure(row: OutboxTodo) -> Noted:
+    name = "dead" if row.state == TodoState.DEAD else "failed"
+    detail = f"{row.error_class}: {row.error}"
+    return Noted(seq=row.seq, name=name, attempt=row.attempts, detail=detail)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, cast
 
@@ -30,8 +31,10 @@ _PRUNE_EVERY: Final = 100
 # too: in a database restored from a backup, positions are given a second time.
 _APPEND = """
 INSERT INTO outbox_lane
-    (broker, lane, seq, epoch, owner, lease_until, published, failed, at)
-SELECT broker, lane, seq + 1, epoch + %s, %s, {lease_until}, %s, %s, {now}
+    (broker, lane, seq, epoch, owner, lease_until, published, failed, first_done, last_done, lanes,
+     at)
+SELECT broker, lane, seq + 1, epoch + %s, %s, {lease_until}, %s, %s, %s, %s,
+    coalesce(CAST(%s AS smallint), lanes), {now}
 FROM outbox_lane WHERE broker = %s AND lane = %s AND seq = %s AND owner = %s
 ON CONFLICT DO NOTHING
 """
@@ -39,12 +42,23 @@ ON CONFLICT DO NOTHING
 # The first row of a lane: given back before anybody held it.
 _FIRST = """
 INSERT INTO outbox_lane
-    (broker, lane, seq, epoch, owner, lease_until, published, failed, at)
-VALUES (%s, %s, 0, 0, %s, {now}, 0, 0, {now})
+    (broker, lane, seq, epoch, owner, lease_until, published, failed, lanes, at)
+VALUES (%s, %s, 0, 0, %s, {now}, 0, 0, 1, {now})
 ON CONFLICT DO NOTHING
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a page did, as the log keeps it."""
+
+    published: int = 0
+    failed: int = 0
+    first_done: int | None = None
+    last_done: int | None = None
+
+
+_NO_WORK: Final = Work()
 _OWNER: Final = OutboxLane._meta.get_field("owner")  # noqa: SLF001 - documented API
 
 
@@ -71,19 +85,19 @@ class Lanes:
         seq, epoch, before, _free = newest
         slots = tuple(range(lane, SLOTS, lanes))
         held = Lease(broker, lane, slots, owner, epoch + 1, seq + 1, _expiry(lease))
-        if not self._insert(held, lease, after=before, new_epoch=1):
+        if not self._insert(held, lease, after=before, begins_of=lanes):
             return None
         if held.epoch % _PRUNE_EVERY == 0:
             self._prune(held)
         return held
 
-    def move(self, held: Lease, lease: timedelta, published: int = 0, failed: int = 0) -> Lease:
+    def move(self, held: Lease, lease: timedelta, work: Work = _NO_WORK) -> Lease:
         """Write the next row of the log: renews the lease, or gives it back with ``lease`` 0.
 
         Must be the first write of a settling transaction. Raises `LeaseLost`.
         """
         moved = held.moved(_expiry(lease))
-        if not self._insert(moved, lease, after=held.owner, published=published, failed=failed):
+        if not self._insert(moved, lease, after=held.owner, work=work):
             message = (
                 f"Lane {held.lane} of broker {held.broker!r} has passed to another relay; what "
                 "this one did is not recorded and is done again."
@@ -91,22 +105,24 @@ class Lanes:
             raise LeaseLost(message)
         return moved
 
-    def _insert(  # noqa: PLR0913 - the columns of a row
+    def _insert(
         self,
         row: Lease,
         lease: timedelta,
         *,
         after: uuid.UUID,
-        new_epoch: int = 0,
-        published: int = 0,
-        failed: int = 0,
+        begins_of: int | None = None,
+        work: Work = _NO_WORK,
     ) -> bool:
         parameters = [
-            new_epoch,
+            0 if begins_of is None else 1,
             self._uuid(row.owner),
             lease.total_seconds(),
-            published,
-            failed,
+            work.published,
+            work.failed,
+            work.first_done,
+            work.last_done,
+            begins_of,
             row.broker,
             row.lane,
             row.seq - 1,

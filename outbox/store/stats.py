@@ -9,6 +9,7 @@ from django.db.models import Count, DurationField, ExpressionWrapper, F, Max, Ou
 from django.db.models.functions import Now
 
 from outbox.models import OutboxMessage, OutboxTodo, TodoState
+from outbox.store.types import STATES
 
 Grouping = Literal["state", "broker", "topic", "error"]
 
@@ -20,12 +21,6 @@ _COUNTS: Final = {
     "parked": Count("ord", filter=Q(state=TodoState.PARKED)),
     "dead": Count("ord", filter=Q(state=TodoState.DEAD)),
     "oldest": Max(_AGE, filter=_DUE),
-}
-_NAMES: Final = {
-    TodoState.NEW: "pending",
-    TodoState.RETRY: "retrying",
-    TodoState.PARKED: "parked",
-    TodoState.DEAD: "dead",
 }
 
 
@@ -44,7 +39,7 @@ def groups(using: str, by: Grouping) -> Iterator[dict[str, Any]]:
     rows = OutboxTodo.objects.using(using).values(name=name).annotate(**_COUNTS)
     row: Mapping[str, Any]
     for row in rows.order_by("name"):
-        shown = _NAMES[TodoState(row["name"])] if by == "state" else row["name"]
+        shown = STATES[TodoState(row["name"])] if by == "state" else row["name"]
         yield {**_seconds(row), "name": shown}
 
 

@@ -7,8 +7,22 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from types import MappingProxyType
+from typing import Final
 
+from outbox.models import TodoState
 from outbox.wire import Message
+
+STATES: Final[Mapping[TodoState, str]] = MappingProxyType(
+    {
+        TodoState.NEW: "pending",
+        TodoState.RETRY: "retrying",
+        TodoState.PARKED: "parked",
+        TodoState.DEAD: "dead",
+    }
+)
+"""State of a message that is not on the broker. Without a row in `OutboxTodo` it is published."""
+PUBLISHED: Final = "published"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +52,18 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A message to hand over. ``held``: an earlier message of its key is in the way."""
+    """A message to hand over. ``held``: an earlier message of its key is in the way.
+
+    ``forgiven`` of its ``attempts`` do not count any more; ``revision`` is None for one that only
+    this relay may change.
+    """
 
     seq: int
     message: Message
     attempts: int = 0
     held: bool = False
+    forgiven: int = 0
+    revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +73,16 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It failed by its own fault: try again after ``delay``, or never (None: dead)."""
+    """It failed by its own fault: try again after ``delay``, or never (None: dead).
+
+    With the ``revision`` of its entry, a person who has decided otherwise since keeps the last
+    word on when it is tried again; without, nobody else may have changed it.
+    """
 
     error_class: str
     error: str
     delay: timedelta | None
+    revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,9 @@ class AltersBodies(SQLiteStore):
 class Unfenced(SQLiteStore):
     def _lanes(self):
         class Open(Lanes):
-            def move(self, held, lease, published=0, failed=0):
+            def move(self, held, *args):
                 try:
-                    return super().move(held, lease, published, failed)
+                    return super().move(held, *args)
                 except LeaseLost:
                     return held
 
@@ -95,7 +95,7 @@ class MarksWhatItClaims(SQLiteStore):
 
 
 class DoneIsNotGone(SQLiteStore):
-    def _remove(self, held, done):
+    def _remove(self, held, done, known):
         pass
 
 
@@ -110,7 +110,7 @@ class HoldsTheKeyless(SQLiteStore):
 
 
 class ReleasesNobody(SQLiteStore):
-    def _remove(self, held, done):
+    def _remove(self, held, done, known):
         self._todo().filter(seq__in=done).delete()
 
 

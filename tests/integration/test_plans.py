@@ -8,8 +8,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from outbox.models import TodoState
-from outbox.store import Done, stores
+from outbox.models import OutboxMessage, TodoState
+from outbox.store import Done, selection, stores
+from outbox.store.selection import Selection
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db]
 
@@ -124,3 +125,58 @@ def test_the_order_of_a_page_is_the_same_under_every_plan(held):
             cursor.execute(f"SET LOCAL enable_{plan} = off")
             assert store._new(held, 200) == by_index
     assert [seq for seq, _key, _attempts in by_index] == sorted(seq for seq, *_ in by_index)
+
+
+@pytest.fixture(params=["stale", "fresh"])
+def _messages(request):
+    """Many published messages, and a few of which something is still to be done."""
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE outbox_message")
+        cursor.execute("ANALYZE outbox_todo")
+        cursor.execute(
+            "INSERT INTO outbox_message (id, time, slot, broker, topic, source, key,"
+            " datacontenttype, headers, data) SELECT gen_random_uuid(), now(), n % 64, 'default',"
+            " 'orders.placed', '/', '', 'text/plain', '{}', '' FROM generate_series(1, 20000) n"
+        )
+        cursor.execute(
+            "INSERT INTO outbox_todo (seq, broker, slot, state)"
+            " SELECT seq, broker, slot, seq % 4 FROM outbox_message ORDER BY seq LIMIT 40"
+        )
+        if request.param == "fresh":
+            cursor.execute("ANALYZE outbox_message")
+            cursor.execute("ANALYZE outbox_todo")
+
+
+def messages_read(plan):
+    own = 0
+    if plan.get("Relation Name") == "outbox_message" and "Scan" in plan["Node Type"]:
+        own = (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
+    return own + sum(map(messages_read, plan.get("Plans", [])))
+
+
+@pytest.mark.usefixtures("_messages")
+@pytest.mark.parametrize(
+    ("wanted", "most"),
+    [
+        (Selection(), 50),
+        (Selection(states=["dead"]), 30),
+        (Selection(states=["dead", "retrying"], broker="default", key=""), 60),
+        (Selection(states=["dead"], topics=["orders.*"]), 90),
+        (Selection(states=["published"]), 60),
+        (Selection(topics=["no.such.topic"]), 1000),
+    ],
+)
+def test_a_page_of_the_list_does_not_read_the_messages(wanted, most, monkeypatch):
+    monkeypatch.setattr(selection, "RECENT", 1000)
+    with CaptureQueriesContext(connection) as queries:
+        rows = selection.with_state(OutboxMessage.objects.using("default"))
+        list(wanted.narrow(rows, 10_000).order_by("-seq")[:50])
+    read = 0
+    for query in queries.captured_queries:
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {query['sql']}")
+            plans = cursor.fetchone()[0]
+        plans = json.loads(plans) if isinstance(plans, str) else plans
+        read += messages_read(plans[0]["Plan"])
+    # One more for the newest position.
+    assert read <= most + 1

@@ -508,9 +508,9 @@ class TestFence:
         """The test above must see what the fence is for."""
         move = Lanes.move
 
-        def unfenced(self, held, lease, published=0, failed=0):
+        def unfenced(self, held, lease, *work):
             newest, _epoch, owner, _free = self._newest(held.broker, held.lane)
-            return move(self, replace(held, seq=newest, owner=owner), lease, published, failed)
+            return move(self, replace(held, seq=newest, owner=owner), lease, *work)
 
         monkeypatch.setattr(Lanes, "move", unfenced)
         with pytest.raises(AssertionError, match="assert"):

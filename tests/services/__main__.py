@@ -1,8 +1,8 @@
 """python -m tests.services start | stop | run -- COMMAND ...
 
 Environment: DATABASE_URL, RABBITMQ_URL, KAFKA_BOOTSTRAP_SERVERS give a server (KAFKA_KIND says if
-it is no real Kafka); OUTBOX_TEST_REQUIRE=postgres,rabbitmq,kafka turns absent into failure;
-OUTBOX_TEST_INSTALL=0 forbids to install Debian packages.
+it is no real Kafka), CHROMIUM the path of a browser; OUTBOX_TEST_REQUIRE=postgres,rabbitmq,kafka,
+chromium turns absent into failure; OUTBOX_TEST_INSTALL=0 forbids to install Debian packages.
 """
 
 import json

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from tests.services.base import Server, ServerError
+from tests.services.chromium import Chromium
 from tests.services.kafka import Kafka
 from tests.services.kafka_mock import KafkaMock
 from tests.services.packages import Absent
@@ -22,6 +23,9 @@ SERVICES: dict[str, list[type[Server]]] = {
     "rabbitmq": [RabbitMQ],
     "kafka": [Kafka, KafkaMock],
 }
+PROGRAMS = {"chromium": Chromium}
+ALL = {name: kinds[0] for name, kinds in SERVICES.items()} | PROGRAMS
+"""Everything in the truth table, in its order; what is given is taken for the best kind."""
 KINDS = {kind.kind: kind for kinds in SERVICES.values() for kind in kinds}
 SERVICE_OF = {kind.kind: name for name, kinds in SERVICES.items() for kind in kinds}
 ENV_FILE = ROOT / ".services.env"
@@ -37,7 +41,7 @@ class Service:
 def given() -> list[Service]:
     """The servers that the environment names. One that does not answer is an error, not absent."""
     services = []
-    for name, (kind, *_) in SERVICES.items():
+    for name, kind in ALL.items():
         if not (url := os.environ.get(kind.variable)):
             continue
         try:
@@ -82,8 +86,20 @@ def gather(*, shared: bool) -> list[Service]:
                 to_start[kind] = reason
             else:
                 services[name] = Service(Row(name, "absent", remark=reason), {})
+    for name, program in PROGRAMS.items():
+        if name not in services:
+            services[name] = _found(name, program)
     services |= {service.row.kind: service for service in _start(to_start, shared=shared)}
-    return [services[name] for name in SERVICES]
+    return [services[name] for name in ALL]
+
+
+def _found(name: str, program: type[Chromium]) -> Service:
+    try:
+        program.require()
+    except Absent as reason:
+        return Service(Row(name, "absent", remark=str(reason)), {})
+    path = program.path()
+    return Service(Row(name, "real", program.version_of(path)), {program.variable: path})
 
 
 def _best(name: str) -> tuple[type[Server] | None, str]:

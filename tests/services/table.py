@@ -6,7 +6,12 @@ from typing import Literal
 
 Standing = Literal["real", "given", "compatible", "mock", "absent"]
 
-TITLES = {"postgres": "PostgreSQL", "rabbitmq": "RabbitMQ", "kafka": "Kafka"}
+TITLES = {
+    "postgres": "PostgreSQL",
+    "rabbitmq": "RabbitMQ",
+    "kafka": "Kafka",
+    "chromium": "Chromium",
+}
 
 # Which marker needs what. A stand-in serves a test only if the test says so.
 NEEDS = {
@@ -14,6 +19,7 @@ NEEDS = {
     "rabbitmq": "rabbitmq",
     "kafka_any": "kafka",
     "kafka_real": "kafka",
+    "browser": "chromium",
 }
 STAND_INS: tuple[Standing, ...] = ("mock", "compatible")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.services import base, fleet, packages, table
+from tests.services.chromium import Chromium
 from tests.services.kafka import Kafka, distribution
 from tests.services.kafka_mock import KafkaMock
 from tests.services.process import Proc
@@ -113,6 +114,30 @@ def test_docker_has_the_same_kafka() -> None:
     version = re.search(r"kafka_2.13</artifactId>\s*<version>(.+)<", distribution.POM.read_text())
     compose = (ROOT / "compose.yaml").read_text()
     assert f"image: apache/kafka:{version[1]}\n" in compose
+
+
+# Chromium
+
+
+def test_a_browser_has_a_version_and_a_path_for_the_tests(monkeypatch, tmp_path) -> None:
+    program = tmp_path / "chromium"
+    program.write_text("#!/bin/sh\necho Chromium 156.0.8078.79 built on Debian\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    found = fleet._found("chromium", Chromium)
+    assert found.row == Row("chromium", "real", "156.0.8078.79")
+    assert found.environment == {"CHROMIUM": str(program)}
+    assert found.server is None
+
+
+def test_an_absent_browser_says_how_to_get_it(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("OUTBOX_TEST_INSTALL", "0")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = fleet._found("chromium", Chromium)
+    assert found.row == Row(
+        "chromium", "absent", remark="apt-get install chromium fonts-dejavu-core"
+    )
+    assert found.environment == {}
 
 
 # Processes and their records

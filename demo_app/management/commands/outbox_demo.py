@@ -5,14 +5,19 @@ from __future__ import annotations
 import signal
 import sys
 from argparse import ArgumentParser
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
-from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
+from demo_app.demo import database
 from demo_app.demo.figures import Figures
 from demo_app.demo.show import DemoError, Show, prepare
+
+_UNWATCHED: Final = 30.0
+"""Seconds; nobody is there who would end it."""
+_WATCHED: Final = 600.0
+"""Seconds. The mock cluster keeps about 9,500 messages a partition: more orders would not fit."""
 
 
 class Command(BaseCommand):
@@ -22,10 +27,20 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """How long, how loud, on which broker."""
-        parser.add_argument("--seconds", type=float, default=30, help="how long to place orders")
+        parser.add_argument(
+            "--seconds",
+            type=float,
+            help="how long to place orders (default 30; on a terminal, with the page, 600). "
+            "Ctrl-C ends the orders earlier; it counts all the same",
+        )
         parser.add_argument("--rate", type=float, default=40, help="orders a second (default 40)")
         parser.add_argument(
-            "--headless", action="store_true", help="plain lines, no redrawing: for scripts"
+            "--headless",
+            action="store_true",
+            help="plain lines, no redrawing, no web page: for scripts",
+        )
+        parser.add_argument(
+            "--port", type=int, default=8000, help="of the web page (default 8000; 0: any)"
         )
         parser.add_argument(
             "--broker",
@@ -40,11 +55,12 @@ class Command(BaseCommand):
         # A SIGTERM ends the children too, as Ctrl-C does.
         signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
         prepare(settings.DEMO_DIR)
-        call_command("migrate", verbosity=0)
+        database.make_ready()
         self._redraw = sys.stdout.isatty() and not options["headless"]
-        show = Show(settings.DEMO_DIR, options["broker"], options["rate"], self)
+        port = None if options["headless"] else options["port"]
+        show = Show(settings.DEMO_DIR, options["broker"], options["rate"], port, self)
         try:
-            promises = show.run(options["seconds"])
+            promises = show.run(options["seconds"] or (_WATCHED if self._redraw else _UNWATCHED))
         except DemoError as error:
             raise CommandError(str(error)) from error
         self.stdout.write("")

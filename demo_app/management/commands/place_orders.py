@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import random
 import time
-import uuid
 from argparse import ArgumentParser
-from decimal import Decimal
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand
 
+from demo_app.catalogue import PRODUCTS
 from demo_app.orders import Draft, Line, place_order
 
-_GOODS: Final = (
-    ("85123A", "WHITE HANGING HEART T-LIGHT HOLDER", "2.55"),
-    ("71053", "WHITE METAL LANTERN", "3.39"),
-    ("84406B", "CREAM CUPID HEARTS COAT HANGER", "2.75"),
-    ("22694", "WICKER STAR", "2.10"),
-    ("84029G", "KNITTED UNION FLAG HOT WATER BOTTLE", "3.39"),
-)
 _CUSTOMERS: Final = 200
 _CANCELLED: Final = 0.1
 
@@ -46,14 +37,8 @@ class Command(BaseCommand):
 
 def _invented() -> Draft:
     lines = [
-        Line(code, name, random.randint(1, 12), Decimal(price))
-        for code, name, price in random.sample(_GOODS, random.randint(1, 3))
+        Line(product.code, product.description, random.randint(1, 12), product.price)
+        for product in random.sample(PRODUCTS, random.randint(1, 3))
     ]
-    return Draft(
-        invoice=uuid.uuid4().hex[:12].upper(),
-        customer=str(10_000 + random.randrange(_CUSTOMERS)),
-        country="United Kingdom",
-        placed_at=dt.datetime.now(dt.UTC),
-        lines=lines,
-        cancels=random.random() < _CANCELLED,
-    )
+    customer = str(10_000 + random.randrange(_CUSTOMERS))
+    return Draft.now(customer, lines, cancels=random.random() < _CANCELLED)

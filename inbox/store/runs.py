@@ -1,4 +1,4 @@
-"""All SQL of the inbox. The guarantees live here: every write names the state it starts from."""
+"""What a consumer writes. The guarantees live here: every write names the state it starts from."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from django.utils import timezone
 from inbox.delivery import Delivery
 from inbox.models import InboxMessage, InboxQuarantine, Reason, State
 from inbox.reading import Arrival, evidence, readable_headers
+from inbox.store import events
+from inbox.store.events import KEPT_TEXT
 from inbox.verdicts import ENDED_ITS_PROCESS, Claim, Failure, Verdict
 from outbox.wire import DecodeError, Message
 from outbox.wire.fingerprint import VERSION
 
 KEPT_BODY: Final = 64 * 1024
 """Bytes of a quarantined body that are kept."""
-KEPT_TEXT: Final = 10_000
-"""Characters of an error that are kept."""
-
 LEASE: Final = timedelta(seconds=60)
 """When a stored retry whose run left no outcome is due again.
 
@@ -104,7 +103,7 @@ def claim_due(group: str, max_attempts: int, using: str) -> tuple[Verdict, Claim
         if row is None:
             return None
         arrival = Arrival(group, row.to_message(), bytes(row.fingerprint))
-        return _count(Claim(arrival, row.attempts, State.PARKED), max_attempts, using)
+        return _count(Claim(arrival, row.attempts, State.PARKED, row.forgiven), max_attempts, using)
 
 
 def fail(claim: Claim, failure: Failure, using: str) -> bool:
@@ -186,7 +185,7 @@ def _refuse(arrival: Arrival, using: str) -> tuple[Verdict, int]:
     verdict = _judge(arrival, row)
     if verdict is Verdict.DUPLICATE:
         twin = InboxMessage.objects.using(using).filter(pk=row.pk)
-        twin.update(duplicates=F("duplicates") + 1)
+        twin.update(duplicates=F("duplicates") + 1, duplicate_at=Now())
     return verdict, row.attempts
 
 
@@ -224,18 +223,19 @@ def _stored_time(time: dt.datetime) -> dt.datetime:
 
 
 def _held(claim: Claim, using: str) -> QuerySet[InboxMessage]:
-    """The row of a claim, if the claim still holds: no later attempt, no outcome."""
+    """The row of a claim, if the claim still holds: no later attempt, no outcome, no retry."""
     return InboxMessage.objects.using(using).filter(
         group_name=claim.arrival.group,
         message_id=claim.arrival.message.id,
         state=claim.state,
         attempts=claim.token,
+        forgiven=claim.forgiven,
     )
 
 
 def _count(claim: Claim, max_attempts: int, using: str) -> tuple[Verdict, Claim]:
     """Count one more attempt, or end the message whose last one left no outcome."""
-    if claim.token >= max_attempts:
+    if claim.attempts >= max_attempts:
         ended = _end(claim, ENDED_ITS_PROCESS, using)
         return (Verdict.EXHAUSTED if ended else Verdict.GONE), claim
     lease = Now() + LEASE if claim.state is State.PARKED else None
@@ -247,11 +247,12 @@ def _count(claim: Claim, max_attempts: int, using: str) -> tuple[Verdict, Claim]
 def _end(claim: Claim, failure: Failure, using: str) -> bool:
     """Record a failure of the claimed attempt; False if the claim does not hold any more."""
     parked = failure.delay is not None
-    return bool(
-        _held(claim, using).update(
-            state=State.PARKED if parked else State.DEAD,
-            next_attempt_at=Now() + failure.delay if failure.delay is not None else None,
-            error_class=evidence(failure.error_class, 100),
-            error=evidence(failure.error, KEPT_TEXT),
-        )
+    ended = _held(claim, using).update(
+        state=State.PARKED if parked else State.DEAD,
+        next_attempt_at=Now() + failure.delay if failure.delay is not None else None,
+        error_class=evidence(failure.error_class, 100),
+        error=evidence(failure.error, KEPT_TEXT),
     )
+    if ended:
+        events.record_failure(claim, failure, using)
+    return bool(ended)

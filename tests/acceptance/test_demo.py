@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.cookiejar
 import os
 import re
@@ -88,6 +89,10 @@ def test_the_development_server_ends_by_ctrl_c_although_it_relays_and_consumes(t
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # A shell has its background jobs ignore Ctrl-C, and who is started by them inherits that.
+        preexec_fn=functools.partial(  # noqa: PLW1509 - sets one signal, takes no lock
+            signal.signal, signal.SIGINT, signal.default_int_handler
+        ),
     ) as server:
         try:
             shop = Visitor(f"http://127.0.0.1:{port}")

@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 POOLS = ("prefork", "threads", "solo")
-MESSAGES = 300
+MESSAGES = 200
 KILLS = 6
 TASKS = "tests.acceptance.effects.tasks"
 

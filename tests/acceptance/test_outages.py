@@ -15,7 +15,11 @@ from tests.services.kafka import create_topics
 from tests.services.postgres import Postgres
 from tests.services.rabbitmq import RabbitMQ
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.timeout(240),
+    pytest.mark.xdist_group("own servers"),
+]
 
 HALF_A_MINUTE = 30
 

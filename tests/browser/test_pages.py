@@ -8,7 +8,7 @@ from playwright.sync_api import Page
 
 from tests.browser.test_shop import UNKNOWN, buy, wait_until_handled
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("own servers")]
 
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]}
 # Django's own markup: links by colour alone, targets below 24 px.

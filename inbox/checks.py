@@ -80,7 +80,9 @@ def _consumers(settings: InboxSettings) -> Iterator[Consumer | InvalidBroker]:
     """A consumer of each group, and of each broker that no group uses; or why there is none."""
     if not settings.brokers:
         return  # only inbox.process() is used
-    groups = sorted({*registry.groups(), *settings.groups})
+    # A group that Celery feeds has no broker of ours.
+    fed_by_celery = set(registry.groups(by_celery=True))
+    groups = sorted({*registry.groups(), *settings.groups} - fed_by_celery)
     for group in groups:
         yield _consumer(settings, group)
     used = {settings.group(group).broker for group in groups}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from django.utils import timezone
 
 from inbox import databases
 from inbox.models import InboxMessage, InboxQuarantine, State
+from outbox.runtime.patterns import any_of
 
 QUARANTINED: Final = "quarantined"
 STATES: Final = (*(state.name.lower() for state in State), QUARANTINED)
@@ -79,7 +79,7 @@ class Selection:
         if self.groups:
             where &= Q(group_name__in=self.groups)
         if self.topics:
-            where &= Q(topic__regex="|".join(map(_regex, self.topics)))
+            where &= Q(topic__regex=any_of(self.topics))
         if self.since is not None:
             where &= Q(**{f"{at}__gte": _point(self.since)})
         if self.until is not None:
@@ -153,14 +153,3 @@ def _point(moment: dt.datetime | timedelta) -> Any:
     if django_settings.USE_TZ:
         return moment
     return timezone.make_naive(moment, timezone.get_default_timezone())
-
-
-def _regex(pattern: str) -> str:
-    """An `fnmatch` pattern in the part of the language that every database's engine has."""
-    parts = re.split(r"(\*|\?|\[!?[^\]]+\])", pattern)
-    special = {"*": ".*", "?": "."}
-    translated = "".join(
-        special.get(part) or (part.replace("[!", "[^") if i % 2 else re.escape(part))
-        for i, part in enumerate(parts)
-    )
-    return f"^{translated}$"

@@ -31,6 +31,8 @@ from outbox.store.types import PUBLISHED
 INLINE: Final = 500
 """Messages that one request changes; more are for the command."""
 _SAMPLES: Final = 5
+_DIGITS: Final = 19
+"""A number of as many digits may be more than a database holds."""
 _FIELDS: Final = (
     "state", "id", "topic", "key", "broker", "source", "attempts", "created_at", "due",
     "error_class", "error", "timeline", "content_type", "size", "fingerprint",
@@ -211,10 +213,10 @@ class MessageAdmin(pages.ReadOnlyAdmin):
         """Ask, and once confirmed, retry."""
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
-        if not self.has_retry_message_permission(request):
+        if not (self.has_view_permission(request) and self.has_retry_message_permission(request)):
             raise PermissionDenied
         given = request.POST.getlist("seq")[: INLINE + 1]
-        positions = sorted({int(seq) for seq in given if seq.isdecimal()})
+        positions = sorted({int(seq) for seq in given if seq.isdecimal() and len(seq) < _DIGITS})
         if "confirmed" in request.POST and 0 < len(positions) <= INLINE:
             outcome = self._retry(request, positions)
             self.message_user(request, _told(outcome), messages.SUCCESS)

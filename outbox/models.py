@@ -132,7 +132,7 @@ class OutboxLane(models.Model):
     published = models.PositiveIntegerField(default=0)
     failed = models.PositiveIntegerField(default=0)
     # Of how many it was one: that says which messages left by it.
-    lanes = models.PositiveSmallIntegerField(default=1)
+    lanes = models.PositiveSmallIntegerField(db_default=1)
     # Lowest and highest position that left at the first attempt, to tell later when that was.
     first_done = models.BigIntegerField(null=True)
     last_done = models.BigIntegerField(null=True)

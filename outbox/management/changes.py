@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from django.core.management.base import CommandError, CommandParser
-from django.db import DatabaseError, router
+from django.db import DatabaseError, InterfaceError, router
 
 from outbox.management.selecting import add_selection, selected
 from outbox.models import OutboxMessage
@@ -28,6 +28,7 @@ from outbox.store.selection import Selection, load, state_of
 BATCH: Final = 500
 """Messages a transaction."""
 _LISTED: Final = 1000
+_DATABASE_ERRORS: Final = (DatabaseError, InterfaceError)
 _SAMPLES: Final = 5
 _NO_LIMIT: Final = 10_000_000
 
@@ -112,8 +113,14 @@ class ChangeCommand(OperatorCommand):
                 batch = positions[start : start + BATCH]
                 try:
                     one = self.change(using, batch, options)
-                except DatabaseError as error:
-                    one = Result(failed=[(row.id, str(error)) for row in load(using, batch)])
+                except _DATABASE_ERRORS as error:
+                    try:
+                        one = Result(failed=[(row.id, str(error)) for row in load(using, batch)])
+                    except _DATABASE_ERRORS:
+                        # It is gone. What was done before is committed, and is reported.
+                        done = f"Stopped after {start:,} of {len(positions):,} messages"
+                        result.stopped = f"{done}: {str(error).strip()}"
+                        return
                 result.changed += one.changed
                 result.skipped += one.skipped
                 result.failed += one.failed

@@ -16,6 +16,9 @@ from outbox.runtime.topology import DECLARED, State, TopologyObject
 
 _REFUSED, _NOT_FOUND, _UNEQUAL = 403, 404, 406
 
+_DECLARATIONS: Final = frozenset({(40, 10), (50, 10), (50, 20)})
+"""exchange.declare, queue.declare, queue.bind: a refused login or subscription is a 403 too."""
+
 _LASTING: Final[Mapping[str, bool]] = {"durable": True, "auto_delete": False}
 
 _INEQUIVALENT: Final = re.compile(
@@ -102,7 +105,7 @@ def missing(channel: Any, wanted: Iterable[Wanted]) -> list[Exchange | Queue]:
 def advice(error: BaseException) -> str:
     """What to do about a refused declaration; empty if there is no more to say than the error."""
     code = getattr(error, "reply_code", None)
-    if code == _REFUSED:
+    if code == _REFUSED and getattr(error, "method_sig", None) in _DECLARATIONS:
         return (
             ". Declare with an account that may configure (outbox_topology --declare,"
             " inbox_topology --declare) and set OPTIONS['declare'] to False here."

@@ -15,7 +15,10 @@ _PATIENCE: Final = 10.0
 
 _BROKERS_CHOICE: Final = -1
 
-_CONNECTION: Final = ("bootstrap.", "security.", "sasl.", "ssl.", "socket.", "client.", "broker.")
+_CONNECTION: Final = (
+    *("bootstrap.", "security.", "sasl.", "ssl.", "socket.", "client.", "broker."),
+    *("enable.ssl.", "enable.sasl.", "oauth_cb", "https."),
+)
 
 
 def connection_settings(config: Mapping[str, object]) -> dict[str, object]:

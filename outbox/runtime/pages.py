@@ -81,6 +81,10 @@ class ReadOnlyAdmin(_ModelAdmin):
         """Never: rows leave by retention."""
         return False
 
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:  # noqa: ARG002 - as Django's
+        """By the filters alone: any other lookup could guess what ``view_payload`` hides."""
+        return lookup in {getattr(each, "parameter_name", each) for each in self.list_filter}
+
     def may(self, request: HttpRequest, permission: str) -> bool:
         """Whether the user has one of the app's own permissions, such as ``view_payload``."""
         return request.user.has_perm(f"{self.opts.app_label}.{permission}")

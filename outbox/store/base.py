@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Final
 
 from django.db import connections, transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
 from outbox.conf import SLOTS
@@ -173,7 +173,9 @@ class Store:
 
     def _known(self, seqs: Collection[int]) -> set[int]:
         """Those that have a history; such as went wrong before, or waited behind one that did."""
-        rows = self._todo().filter(seq__in=list(seqs), revision__gt=0)
+        # By the state as well: a relay of an earlier release counts no revisions.
+        has_history = Q(revision__gt=0) | Q(state__gt=TodoState.NEW)
+        rows = self._todo().filter(has_history, seq__in=list(seqs))
         return set(rows.values_list("seq", flat=True))
 
     def _park(self, parked: Sequence[int]) -> None:

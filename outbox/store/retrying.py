@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Now
 
@@ -51,6 +51,9 @@ def retry(  # noqa: PLR0913 - who, what, when and why
     Each change is an event in the same transaction. What is neither is skipped, with the reason.
     """
     with transaction.atomic(using=using):
+        if not connections[using].features.has_select_for_update:
+            # SQLite: a transaction that begins by reading may find that it cannot write any more.
+            OutboxTodo.objects.using(using).filter(seq__in=positions[:1]).update(seq=F("seq"))
         # Locked: a relay may be settling them. If it was first, this waits and sees what became of
         # them; if it comes later, it sees by the revision that the schedule is not its own.
         todo = OutboxTodo.objects.using(using).filter(seq__in=positions, state__in=RETRIED)

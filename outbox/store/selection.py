@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from fnmatch import fnmatchcase
 from typing import Final, Literal
 
 from django.db.models import (
@@ -24,6 +22,7 @@ from django.db.models import (
 from django.db.models.functions import Now
 
 from outbox.models import OutboxMessage, OutboxTodo, TodoState
+from outbox.runtime.patterns import any_of
 from outbox.store.types import PUBLISHED, STATES
 
 Order = Literal["created", "-created", "due", "-attempts"]
@@ -41,7 +40,6 @@ _ORDERS: Final[dict[Order, tuple[str, ...]]] = {
     "-attempts": ("-attempts", "seq"),
 }
 _BY_TODO: Final = ("due", "-attempts")
-_TOPIC_CHARACTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +77,6 @@ class Selection:
 
         Unsent ones, and ones by id: the newest ``limit`` of them. Else among the newest `RECENT`.
         """
-        if self == Selection():
-            return rows
         if self.ids or (self.states and PUBLISHED not in self.states):
             return rows.filter(seq__in=self.positions(rows.db, limit))
         newest = OutboxMessage.objects.using(rows.db).order_by("-seq").values_list("seq", flat=True)
@@ -124,8 +120,7 @@ class Selection:
     def _about_messages(self) -> Q:
         found = Q()
         if self.topics:
-            pattern = "|".join(map(topic_regex, self.topics))
-            found &= Q(topic__regex=rf"\A({pattern})\Z")
+            found &= Q(topic__regex=any_of(self.topics))
         if self.since is not None:
             found &= Q(created_at__gte=_moment(self.since))
         if self.until is not None:
@@ -155,27 +150,6 @@ def load(using: str, positions: Sequence[int]) -> list[OutboxMessage]:
     """The messages at these positions, in their order, with their state."""
     rows = with_state(OutboxMessage.objects.using(using)).in_bulk(positions)
     return [rows[seq] for seq in positions if seq in rows]
-
-
-def topic_regex(pattern: str) -> str:
-    """A topic pattern (as `fnmatchcase`) as a regular expression of Python and PostgreSQL.
-
-    What stands in brackets is written out, since the two disagree about them.
-    """
-    parts = re.findall(r"\[!?\]?[^\]]*\]|\*+|.", pattern, re.DOTALL)
-    return "".join(map(_part, parts))
-
-
-def _part(part: str) -> str:
-    if part.startswith("*"):
-        return ".*"
-    if part == "?":
-        return "."
-    if part.startswith("[") and len(part) > 1:
-        members = [c for c in _TOPIC_CHARACTERS if fnmatchcase(c, part)]
-        # No topic has a space: nothing matches what has no member.
-        return f"({'|'.join(map(re.escape, members)) or ' '})"
-    return re.escape(part)
 
 
 def _moment(given: dt.datetime | timedelta) -> object:

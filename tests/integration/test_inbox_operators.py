@@ -204,6 +204,11 @@ class TestList:
         send("bad", key="\x1b[2J\n")
         assert "\\x1b[2J\\n" in run("inbox_list")[0]
 
+    @pytest.mark.parametrize("pattern", ["[z-a]", "t.[\\]", "[[:x]", "[a-c-e]"])
+    def test_a_pattern_that_a_database_would_refuse_matches_nothing(self, pattern):
+        send()
+        assert run("inbox_list", f"--topic={pattern}")[1] == "Nothing matches.\n"
+
     @pytest.mark.parametrize(
         ("arguments", "code"),
         [
@@ -247,6 +252,13 @@ class TestShow:
         assert "payload" not in out
         only = run("inbox_show", str(message.id), "--group=mailer")[0]
         assert "billing" not in only
+
+    def test_a_payload_does_not_steer_the_terminal(self):
+        message = make(b'{"half": "\\ud800", "steers": "\\u009b2J"}', topic="unhandled")
+        deliver(message, "mailer")
+        out = run("inbox_show", str(message.id), "--payload")[0]
+        assert '"half": "\\ud800"' in out
+        assert '"steers": "\\x9b2J"' in out
 
     def test_as_json_with_headers_and_payload(self):
         message = send("fail")

@@ -213,6 +213,8 @@ def test_wrong_password(make, rabbitmq_url):
     with pytest.raises(InvalidBroker, match="ACCESS_REFUSED") as caught:
         consumer.open()
     assert "wrong" not in str(caught.value)
+    # It is the same code as a refused declaration's, and another matter.
+    assert "declare" not in str(caught.value)
 
 
 def test_a_server_that_says_nothing_is_given_up(make):

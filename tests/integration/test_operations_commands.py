@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, InterfaceError, transaction
 
 from outbox import Draft, history, publish_many
 from outbox.management import changes
@@ -303,6 +303,26 @@ class TestRetry:
         assert (found.code, found.json["matched"], found.json["changed"]) == (4, 25, 15)
         assert found.json["failed_count"] == 10
         assert OutboxTodo.objects.filter(state=TodoState.DEAD).count() == 10
+
+    def test_a_database_that_is_gone_ends_it_with_a_report_of_what_was_done(self, monkeypatch):
+        with transaction.atomic():
+            publish_many([Draft("t", None) for _ in range(25)])
+        OutboxTodo.objects.update(state=TodoState.DEAD)
+        monkeypatch.setattr(changes, "BATCH", 10)
+        real = changes.ChangeCommand.__subclasses__()[0].change
+
+        def gone(*_args):
+            raise InterfaceError("connection already closed")
+
+        def change(self, using, positions, options):
+            monkeypatch.setattr(changes, "load", gone)
+            monkeypatch.setattr(changes.ChangeCommand.__subclasses__()[0], "change", gone)
+            return real(self, using, positions, options)
+
+        monkeypatch.setattr(changes.ChangeCommand.__subclasses__()[0], "change", change)
+        found = run("outbox_retry", "--all", "--no-input")
+        assert (found.code, found.out) == (4, "retried 10\n")
+        assert found.err.endswith("Stopped after 10 of 25 messages: connection already closed")
 
     def test_a_signal_stops_it_between_two_batches(self, monkeypatch):
         with transaction.atomic():

@@ -313,6 +313,25 @@ class TestEscaping:
             assert not re.search(r"\son\w+=", page)
 
 
+class TestPermission:
+    def test_no_lookup_but_the_filters_tells_what_is_hidden(self, rows):
+        answer = client().get(reverse(LIST) + "?headers__icontains=a")
+        assert answer.status_code == 400
+
+    def test_who_may_retry_and_not_view_sees_no_message(self, rows):
+        from django.contrib.auth.models import Permission, User
+
+        browser = client("retry_message")
+        User.objects.get().user_permissions.remove(
+            Permission.objects.get(codename="view_outboxmessage")
+        )
+        assert browser.post(reverse(RETRY), {"seq": rows["dead"].seq}).status_code == 403
+
+    def test_a_number_beyond_every_position_is_no_message(self, rows):
+        answer = client("retry_message").post(reverse(RETRY), {"seq": "9" * 30})
+        assert answer.status_code in (200, 302)
+
+
 class TestRetry:
     def confirm(self, browser, *rows, **more):
         seqs = [row.seq for row in rows]

@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from outbox import Draft, publish_many
 from outbox.exceptions import LeaseLost
-from outbox.models import OutboxLane, OutboxMessage, OutboxTodo
+from outbox.models import OutboxLane, OutboxMessage, OutboxTodo, TodoState
 from outbox.store import Done, Failed, Parked, lanes, stats, stores
 from tests.outbox_support import LONG_AGO, VENDORS, expire_leases, finish, start
 
@@ -134,6 +134,14 @@ class TestErrors:
         with pytest.raises(ZeroDivisionError):
             store.settle(held, {one: failed(), two: Done(), three: Parked()}, LEASE)
         assert everything(using) == before
+
+    def test_a_chain_that_an_earlier_release_has_parked_is_released(self, store, using, held, add):
+        head, second = add("k", "k")
+        todo = OutboxTodo.objects.using(using)
+        todo.filter(seq=head).update(state=TodoState.RETRY, attempts=1)
+        todo.filter(seq=second).update(state=TodoState.PARKED)
+        store.settle(held, {head: Done()}, LEASE)
+        assert todo.get().state == TodoState.NEW
 
     def test_whatever_a_broker_says_can_be_stored(self, store, using, held, add):
         added = add("", "", "")

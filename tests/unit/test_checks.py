@@ -17,6 +17,7 @@ from django.test import override_settings
 import inbox
 import outbox
 from inbox import registry
+from inbox.testing import handlers
 from outbox.conf import broker_from_url, get_settings
 from outbox.runtime import checks
 from outbox.store.base import Store
@@ -205,6 +206,14 @@ def test_a_wrong_setting_is_reported_with_id_and_hint(check, changes, text, hint
     assert text in told[0].msg
     assert hint in told[0].hint
     assert f"See docs/reference/checks.md#{check}" in told[0].hint
+
+
+def test_a_group_that_celery_feeds_needs_no_broker():
+    with handlers():
+        registry.registrar("mail.wanted", "mailer", by_celery=True)(lambda message: None)
+        entry = {"BACKEND": "inbox.brokers.memory.MemoryConsumer"}
+        with override_settings(INBOX={"BROKERS": {"events": entry}}):
+            assert found() == []
 
 
 @pytest.mark.parametrize("number", ["E001", "E002", "E003", "E004", "E010"])

@@ -49,7 +49,10 @@ class Command(BaseCommand):
         """Run one worker a group until told to stop."""
         groups = list(dict.fromkeys(options["group"] or registry.groups(by_celery=False)))
         if not groups:
-            message = "No handler is registered: write one in the 'handlers' module of an app."
+            message = (
+                "No handler of a broker's deliveries is registered (an inbox_task is fed by "
+                "Celery): write one in the 'handlers' module of an app."
+            )
             raise CommandError(message, returncode=_USAGE)
         self._as_json, self._speak = bool(options["json_lines"]), threading.Lock()
         self._unconnected = set(groups)

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 from inbox import databases, documents
 from inbox.management import selecting
 from inbox.selection import ORDERS, listed
-from outbox.runtime.commands import NOTHING_MATCHED, OperatorCommand, as_json
+from outbox.runtime.commands import NOTHING_MATCHED, OperatorCommand, as_json, positive
 
 _COLUMNS: Final = ("received_at", "group", "state", "attempts", "topic", "key", "id", "error")
 _FIELDS: Final = (
@@ -30,7 +30,7 @@ class Command(OperatorCommand):
         """Which, how many, in which order, as what."""
         super().add_arguments(parser)
         selecting.add_arguments(parser)
-        parser.add_argument("--limit", type=_positive, default=50, metavar="N", help="at most N")
+        parser.add_argument("--limit", type=positive, default=50, metavar="N", help="at most N")
         parser.add_argument(
             "--order", choices=tuple(ORDERS), default="-received", help="default: newest first"
         )
@@ -75,12 +75,6 @@ def _some(document: documents.Document, only: list[str] | None) -> documents.Doc
 def _cell(value: object) -> object:
     plain = value["class"] if isinstance(value, dict) else value
     return documents.printable(plain) if isinstance(plain, str) else plain
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)
 
 
 def _fields(text: str) -> list[str]:

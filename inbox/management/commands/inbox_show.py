@@ -89,7 +89,8 @@ class Command(OperatorCommand):
         for name in ("headers", "payload"):
             if name in shown:
                 text = json.dumps(shown[name], indent=2, ensure_ascii=False, default=as_json)
-                self.stdout.write(f"  {name}: " + text.replace("\n", "\n  "))
+                lines = map(documents.printable, text.split("\n"))
+                self.stdout.write(f"  {name}: " + "\n  ".join(lines))
 
 
 def _found(options: dict[str, Any], using: str) -> Iterator[_Found]:

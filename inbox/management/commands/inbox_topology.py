@@ -37,7 +37,10 @@ class Command(TopologyCommand):
         known = registry.groups(by_celery=False)
         groups = options["group"] or known
         if not groups:
-            message = "No handler is registered: write one in the 'handlers' module of an app."
+            message = (
+                "No handler of a broker's deliveries is registered (an inbox_task is fed by "
+                "Celery): write one in the 'handlers' module of an app."
+            )
             raise CommandError(message, returncode=USAGE)
         _check("--group", groups, known, "the groups that have a handler")
         _check("--broker", options["broker"] or [], settings.brokers, "INBOX['BROKERS']")

@@ -165,7 +165,9 @@ class InboxMessageAdmin(InboxAdmin):
 
     def _retry(self, request: HttpRequest, rows: QuerySet[InboxMessage], reason: str) -> None:
         user: Any = request.user
-        changes = [{"changed": {"fields": ["state"], "name": "retry", "object": reason or "-"}}]
+        # A log entry knows its row's number and not its database.
+        what = f"retry in {rows.db}"
+        changes = [{"changed": {"fields": ["state"], "name": what, "object": reason or "-"}}]
         with transaction.atomic(rows.db), transaction.atomic(router.db_for_write(LogEntry)):
             done = list(store.retry(rows, actor=user.get_username(), reason=reason))
             for change in done:

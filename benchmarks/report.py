@@ -86,8 +86,11 @@ def markdown(results: Results) -> str:
             f"| `{name}` | **{result['ratio']:.2f}** ({better}) | {low:.2f} to {high:.2f} "
             f"| {' | '.join(sides)} |"
         )
-    lines += ["", "| case | settings |", "|---|---|"]
-    lines += [f"| `{name}` | {_pairs(result['settings'])} |" for name, result in results.items()]
+    lines += ["", "| case | settings and facts |", "|---|---|"]
+    lines += [
+        f"| `{name}` | {_pairs({**result['settings'], **result['facts']})} |"
+        for name, result in results.items()
+    ]
     lines += ["", *_where(results.values())]
     return "\n".join(lines)
 

@@ -240,6 +240,7 @@ class MessageAdmin(pages.ReadOnlyAdmin):
             "more": max(0, len(positions) - _SAMPLES),
             "list_url": self._url("changelist"),
             "retry_url": self._url("retry"),
+            "media": self.media,
         }
         # So that the template's links stay in this admin site, whatever its name.
         request.current_app = self.admin_site.name

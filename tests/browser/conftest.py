@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -86,17 +87,17 @@ def open_page(chromium, shop, complaints):
     """Make a page: of a visitor of its own, and without a complaint of the browser at the end."""
     contexts: list[BrowserContext] = []
 
-    def hear(said: ConsoleMessage) -> None:
+    def hear(page: Page, said: ConsoleMessage) -> None:
         # A violation of the content security policy is one of them.
         if said.type in ("error", "warning"):
-            complaints.append(f"{said.text} ({said.location.get('url')})")
+            complaints.append(f"{page.url}: {said.text}")
 
     def make(**options) -> Page:
         context = chromium.new_context(base_url=shop.url, **options)
         context.set_default_timeout(30_000)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", hear)
+        page.on("console", functools.partial(hear, page))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         return page
 

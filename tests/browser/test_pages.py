@@ -8,11 +8,10 @@ from playwright.sync_api import Page
 
 from tests.browser.test_shop import UNKNOWN, buy, wait_until_handled
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("own servers")]
+pytestmark = pytest.mark.browser
 
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]}
-# Django's own markup: links by colour alone, targets below 24 px.
-NOT_OURS = {"exclude": [[".breadcrumbs"], ["#changelist-filter"], ["#changelist-search"]]}
+# Without its own loading of style sheets: it puts <style> into the page, and our policy forbids that.
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"], "preload": False}
 # An order whose message the broker has refused, as far as the tables can tell.
 WAITS = """
 from decimal import Decimal
@@ -29,6 +28,8 @@ print(order.message_id)
 """
 THEMES = ["light", "dark"]
 WIDTHS = [1280, 360]
+MODEL_DEPTH = 3
+"""Slashes in the address of an app's page; those of its models have one more."""
 
 
 @pytest.fixture(params=[(theme, width) for theme in THEMES for width in WIDTHS], ids=str)
@@ -47,7 +48,7 @@ def check(page, shoot):
 
     def look(name: str) -> None:
         shoot(page, f"{name}-{theme}-{wide}")
-        found = Axe().run(page, NOT_OURS, options=RULES)
+        found = Axe().run(page, options=RULES)
         assert found.violations_count == 0, found.generate_report()
         assert page.evaluate("document.documentElement.scrollWidth") <= wide, f"{name} scrolls"
 
@@ -96,13 +97,27 @@ def test_unknown_message(page, check, complaints):
     complaints[:] = [text for text in complaints if "status of 404" not in text]
 
 
-def test_admin(page, check):
+def test_admin(page, check, shop):
+    shop.python(WAITS)
     page.goto("/admin/")
     check("admin-login")
     page.get_by_label("Username").fill("demo")
     page.get_by_label("Password").fill("demo")
     page.get_by_role("button", name="Log in").click()
-    pages = page.locator("#content .model-outboxmessage a, #content .model-inboxmessage a")
-    for path in sorted({link.get_attribute("href") for link in pages.all()}):
+    models = page.locator(
+        "#content .module a[href*='/outbox/'], #content .module a[href*='/inbox/']"
+    )
+    lists = {link.get_attribute("href") for link in models.all()}
+    for path in sorted(each for each in lists if each.count("/") > MODEL_DEPTH):
+        name = path.strip("/").replace("/", "-")
         page.goto(path)
-        check(path.strip("/").replace("/", "-"))
+        check(name)
+        rows = page.locator("#result_list tbody th a")
+        if rows.count():
+            rows.first.click()
+            check(f"{name}-detail")
+    page.goto("/admin/outbox/outboxmessage/?state=retrying")
+    page.get_by_role("checkbox").nth(1).check()
+    page.get_by_label("Action:").select_option("retry_now")
+    page.get_by_role("button", name="Go").click()
+    check("admin-outbox-retry")

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("own servers")]
+pytestmark = pytest.mark.browser
 
 GROUPS = ("Warehouse", "Billing", "Mail")
 HOSTILE = "</script><svg onload=alert(1)>"

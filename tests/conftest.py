@@ -46,13 +46,6 @@ def _address(variable: str, marker: str) -> str:
     return os.environ[variable]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that use the same queues run in one process, one after the other."""
-    for item in items:
-        if item.get_closest_marker("acceptance") and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group("shared servers"))
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in table.NEEDS:
         if item.get_closest_marker(marker):

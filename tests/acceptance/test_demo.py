@@ -18,7 +18,7 @@ from tests.acceptance.project import wait_for
 from tests.services.base import free_port
 from tests.services.process import Proc
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("own servers")]
+pytestmark = pytest.mark.acceptance
 
 
 class Visitor:

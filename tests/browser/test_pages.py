@@ -10,7 +10,7 @@ from tests.browser.test_shop import UNKNOWN, buy, wait_until_handled
 
 pytestmark = pytest.mark.browser
 
-# Without its own loading of style sheets: it puts <style> into the page, and our policy forbids that.
+# Without its own loading of style sheets: it puts <style> into the page, against our policy.
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"], "preload": False}
 # An order whose message the broker has refused, as far as the tables can tell.
 WAITS = """

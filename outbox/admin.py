@@ -131,7 +131,7 @@ class MessageAdmin(pages.ReadOnlyAdmin):
     @admin.display(description=_("id"))
     def short_id(self, row: OutboxMessage) -> str:
         """Its random end; ids of one moment begin alike."""
-        return str(row.id)[-12:]
+        return str(row.id)[-8:]
 
     @admin.display(description=_("error class"))
     def error_class(self, row: Any) -> str:

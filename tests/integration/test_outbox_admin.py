@@ -113,7 +113,7 @@ class TestList:
         assert all(name == state and not icon.isalnum() for name, icon, state in badges)
         assert page.count("1/20") == 2
         assert "0/20" not in page
-        assert str(rows["dead"].id)[-12:] in page
+        assert str(rows["dead"].id)[-8:] in page
         assert page.count("<time datetime=") >= 6
 
     @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ class Show:
         for process in self._processes:
             ended = not process.running and process.name != "load"
             # A visitor may have killed the relay since we looked: it is started again in a second.
-            by_visitor = process is self._relay and process.ended_by == signal.SIGKILL
+            by_visitor = process.name == "relay" and process.ended_by == signal.SIGKILL
             if ended and not by_visitor:
                 raise DemoError(_end_of(process))
 

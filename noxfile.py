@@ -20,7 +20,7 @@ import nox
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml("pyproject.toml")
-TESTING = [*nox.project.dependency_groups(PROJECT, "test"), "dj-database-url"]
+TESTING = [*nox.project.dependency_groups(PROJECT, "test", "browser"), "dj-database-url"]
 # But for psycopg, which the extra brings, and whose first version has no [binary] to be had.
 DEMO = [
     need
